@@ -1,0 +1,80 @@
+"""What every script's command line shares: yes/no flags, flags named after settings, one-line errors.
+
+    parser = argparse.ArgumentParser(...)
+    add_flags(parser, NETWORK, "model", "features")
+    arguments = parser.parse_args(argv)
+    network = override(NETWORK, arguments)
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text is one line that names the thing and the cure."""
+
+
+def yes_no(text: str) -> bool:
+    """`yes`, `no`, `true`, `false` in any case, as a bool."""
+    answers = {"yes": True, "true": True, "no": False, "false": False}
+    if text.lower() not in answers:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither yes nor no")
+    return answers[text.lower()]
+
+
+def add_yes_no(parser: argparse.ArgumentParser, *names: str, default: bool | None, help: str) -> None:
+    """A flag that takes yes or no; bare, it means yes."""
+    parser.add_argument(*names, type=yes_no, nargs="?", const=True, default=default, metavar="yes|no", help=help)
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: Any, *names: str) -> None:
+    """One flag `--name` for each named field of the dataclass instance `settings`."""
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    for name in names:
+        value, metadata = getattr(settings, name), fields[name].metadata
+        help = f"{metadata['help']} (default: {_shown(value)})".replace("%", "%%")
+        if isinstance(value, bool):
+            add_yes_no(parser, f"--{name}", default=None, help=help)
+        else:
+            choices = metadata["choices"]
+            metavar = None if choices else {int: "N", float: "X"}.get(type(value), "PATH")
+            parser.add_argument(f"--{name}", type=type(value), choices=choices, metavar=metavar, help=help)
+
+
+def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """`settings` with each value whose flag was given replaced by the flag's."""
+    names = [field.name for field in dataclasses.fields(settings)]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+    return dataclasses.replace(settings, **given)
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """Decorates a script's `main(argv) -> exit status`: a `UserError` becomes one line on stderr and exit
+    status 2, Ctrl-C becomes exit status 130, and a closed pipe (`| head`) ends the script quietly."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+
+    return wrapped
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

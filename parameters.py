@@ -1,0 +1,96 @@
+"""Every setting of the toolkit. Edit the values here, or override one for a single run with a flag.
+
+Each script's `--help` lists the flags it takes; a flag is named after the setting it overrides:
+`python train.py --train=yes --model=A --epochs=5`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")  # FER2013's labels 0 to 6
+SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
+FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
+OPTIMIZERS = ("momentum", "adam", "rmsprop", "adagrad", "adadelta")
+IMAGE_SIZE = 48  # a face is IMAGE_SIZE × IMAGE_SIZE grey pixels
+
+
+def setting(default: Any, explanation: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field whose explanation and choices also serve the flag that overrides it."""
+    return field(default=default, metadata={"help": explanation, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where FER2013 is, and where its converted form goes."""
+
+    input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .zip, .xz) or a folder of pictures")
+    folder: str = setting("fer2013_features", "the converted dataset's folder")
+    shape_predictor_path: str = setting(
+        "shape_predictor_68_face_landmarks.dat", "dlib's 68 landmark predictor; when absent, the installed package's"
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network, and what it is given."""
+
+    model: str = setting("B", "the architecture", choices=("A", "B"))
+    features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=FEATURES)
+    output_size: int = setting(7, "number of expressions; must be the dataset's")
+    batch_norm_conv: bool = setting(True, "batch normalization after each convolution")
+    batch_norm_fc: bool = setting(False, "batch normalization after each fully connected layer")
+
+
+@dataclass(frozen=True)
+class Hyperparams:
+    """How the weights are learned. The values are those of the published experiments."""
+
+    optimizer: str = setting("momentum", "the optimizer", choices=OPTIMIZERS)
+    optimizer_param: float = setting(0.95, "momentum; adam's beta1; rmsprop's decay; adadelta's rho; adagrad has none")
+    learning_rate: float = setting(0.016, "learning rate of the first step")
+    learning_rate_decay: float = setting(0.864, "the learning rate is multiplied by this every decay_step steps")
+    decay_step: int = setting(50, "steps between two decays of the learning rate")
+    keep_prob: float = setting(0.956, "share of activations that dropout keeps")
+    batch_size: int = setting(128, "images in a training step")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long to train, and what is kept."""
+
+    epochs: int = setting(13, "passes over the training set")
+    seed: int = setting(0, "makes a run repeatable")
+    bfloat16: str = setting("auto", "bf16 arithmetic; auto: where the CPU has it", choices=("auto", "yes", "no"))
+    save_model: bool = setting(True, "keep the best epoch's model")
+    save_model_path: str = setting("best_model/saved_model.bin", "the saved model")
+    quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
+    checkpoint_folder: str = setting("checkpoints", "what --resume=yes goes on from")
+    logs_folder: str = setting("logs", "TensorBoard logs")
+
+
+@dataclass(frozen=True)
+class VideoPredictor:
+    """How faces are found, cropped and named in photographs and video."""
+
+    emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the dataset's labels")
+    camera_source: int = setting(0, "number of the camera")
+    show_confidence: bool = setting(True, "write the confidence beside the expression")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The hyperparameter search's space: (lowest, highest)."""
+
+    learning_rate: tuple[float, float] = (1e-5, 0.1)
+    learning_rate_decay: tuple[float, float] = (0.5, 0.99)
+    optimizer: tuple[str, ...] = ("momentum",)
+    optimizer_param: tuple[float, float] = (0.5, 0.99)
+    keep_prob: tuple[float, float] = (0.7, 0.99)
+
+
+DATASET = Dataset()
+NETWORK = Network()
+HYPERPARAMS = Hyperparams()
+TRAINING = Training()
+VIDEO_PREDICTOR = VideoPredictor()
+OPTIMIZER = Optimizer()
