@@ -1,17 +1,19 @@
-"""What every script's command line shares: yes/no flags, flags named after settings, one-line errors.
+"""What every script's command line shares: yes/no flags, flags named after settings, one-line errors, quiet.
 
-    parser = argparse.ArgumentParser(...)
-    add_flags(parser, NETWORK, "model", "features")
-    arguments = parser.parse_args(argv)
-    network = override(NETWORK, arguments)
+parser = argparse.ArgumentParser(...)
+add_flags(parser, NETWORK, "model", "features")
+arguments = parser.parse_args(argv)
+network = override(NETWORK, arguments)
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
@@ -74,6 +76,22 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return 141
 
     return wrapped
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops the warnings, and what native libraries write to stderr, of the code inside."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _shown(value: Any) -> str:

@@ -37,6 +37,7 @@ class Network:
     model: str = setting("B", "the architecture", choices=("A", "B"))
     features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=FEATURES)
     output_size: int = setting(7, "number of expressions; must be the dataset's")
+    standardize: bool = setting(True, "inputs brought to mean 0 and deviation 1, inside the network")
     batch_norm_conv: bool = setting(True, "batch normalization after each convolution")
     batch_norm_fc: bool = setting(False, "batch normalization after each fully connected layer")
 

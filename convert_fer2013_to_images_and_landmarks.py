@@ -1,0 +1,447 @@
+"""Converts FER2013 into arrays of faces, labels, landmarks and HOG features.
+
+    python convert_fer2013_to_images_and_landmarks.py
+    python convert_fer2013_to_images_and_landmarks.py --landmarks=yes --hog=no --how_windows=no --expressions=1,4,6
+
+Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a folder of pictures, and writes
+`fer2013_features/<Training|PublicTest|PrivateTest>/*.npy` with a `manifest.json`.
+"""
+
+import argparse
+import collections
+import functools
+import hashlib
+import importlib.metadata
+import json
+import lzma
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from faces import read_image
+from tqdm import tqdm
+
+import features
+from command_line import UserError, add_flags, add_yes_no, command, override
+from data_loader import MANIFEST_FORMAT
+from files import whole_folder
+from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SPLITS
+
+CHUNK = 64  # faces a process takes at a time
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
+
+# One usable row: split, label 0…6, (48, 48) uint8 face. One unusable row: the reason.
+Row = tuple[str, int, np.ndarray] | str
+
+
+@dataclass
+class Faces:
+    """The usable rows of one split."""
+
+    images: list[np.ndarray] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    dataset = override(DATASET, arguments)
+    arrays = [
+        name
+        for name, wanted in (
+            ("landmarks", arguments.landmarks),
+            ("hog_features", arguments.hog),
+            ("hog_windows", arguments.hog_windows),
+            ("hog_images", arguments.hog_images),
+        )
+        if wanted
+    ]
+    if arguments.landmarks:
+        features.find_shape_predictor(dataset.shape_predictor_path)  # before the long reading, not after it
+    started = time.perf_counter()
+    manifest = convert(
+        dataset.input,
+        dataset.folder,
+        arguments.expressions,
+        arrays,
+        one_hot=arguments.onehot,
+        jpg=arguments.jpg,
+        limit=arguments.limit,
+        processes=arguments.processes,
+        shape_predictor_path=dataset.shape_predictor_path,
+    )
+    print(summary(manifest))
+    print(f"Written to {dataset.folder} in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_yes_no(parser, "-j", "--jpg", default=False, help="also write every face as a jpg")
+    add_yes_no(parser, "-l", "--landmarks", default=True, help="extract dlib's 68 landmarks")
+    add_yes_no(parser, "-ho", "--hog", default=True, help="extract HOG of the whole face")
+    add_yes_no(parser, "-hw", "--hog_windows", "--how_windows", default=True, help="extract HOG of sliding windows")
+    add_yes_no(parser, "-hi", "--hog_images", default=False, help="also write pictures of the HOG, as an array")
+    add_yes_no(parser, "-o", "--onehot", default=True, help="one-hot labels; no: indices")
+    parser.add_argument(
+        "-e",
+        "--expressions",
+        type=expressions,
+        default=tuple(range(len(EMOTIONS))),
+        metavar="0,1,…",
+        help="which to keep: " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
+    )
+    add_flags(parser, DATASET, "input")
+    parser.add_argument("--output", dest="folder", metavar="PATH", help="the folder to write", default=DATASET.folder)
+    parser.add_argument("--limit", type=positive, metavar="N", help="keep the first N rows of each split")
+    parser.add_argument("--processes", type=positive, default=os.cpu_count(), metavar="N", help="processes at work")
+    add_flags(parser, DATASET, "shape_predictor_path")
+    return parser
+
+
+def expressions(text: str) -> tuple[int, ...]:
+    """`6,1,4` as the ascending labels (1, 4, 6)."""
+    try:
+        labels = [int(label) for label in text.split(",")]
+    except ValueError:
+        labels = []
+    if len(set(labels)) != len(labels) or len(labels) < 2 or not set(labels) <= set(range(len(EMOTIONS))):
+        raise argparse.ArgumentTypeError(f"'{text}' is not two or more different numbers of 0 to 6, like 0,3,4")
+    return tuple(sorted(labels))
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def convert(
+    source: str,
+    folder: str,
+    labels: Sequence[int],
+    arrays: Sequence[str],
+    *,
+    one_hot: bool = True,
+    jpg: bool = False,
+    limit: int | None = None,
+    processes: int = 1,
+    shape_predictor_path: str = DATASET.shape_predictor_path,
+) -> dict:
+    """Converts FER2013 at `source` into `folder`, which appears whole or not at all; returns its manifest.
+
+    labels: the expressions to keep, ascending; they become 0…K-1. arrays: of "landmarks", "hog_features",
+    "hog_windows", "hog_images". limit: rows of each split to keep. Raises UserError when the source cannot be used.
+    """
+    splits, dropped = gather(read_fer2013(source), labels, limit)
+    if not splits:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
+        raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
+    with whole_folder(folder) as staging:
+        for split, faces in splits.items():
+            write_split(staging / split, faces, len(labels), one_hot)
+        extract_arrays(staging, {split: len(faces.images) for split, faces in splits.items()},
+                       arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
+        manifest = {
+            "format": MANIFEST_FORMAT,
+            "source": {"name": Path(source).name, "sha256": hash_of(source)},
+            "expressions": [EMOTIONS[label] for label in labels],
+            "fer2013_labels": list(labels),
+            "one_hot": one_hot,
+            "arrays": list(arrays),
+            "splits": {split: describe(faces, labels) for split, faces in splits.items()},
+            "dropped": dict(dropped),
+            "versions": versions(),
+        }
+        (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def summary(manifest: dict) -> str:
+    """The counts of a conversion, as a table."""
+    counts = {split: facts["expressions"] for split, facts in manifest["splits"].items()}
+    table = pd.DataFrame(counts).T
+    table["all"] = table.sum(axis=1)
+    lines = [table.to_string()]
+    blank = sum(facts["blank"] for facts in manifest["splits"].values())
+    if blank:
+        lines.append(f"Blank images, kept: {blank}")
+    lines += [f"Dropped, {reason}: {count}" for reason, count in manifest["dropped"].items()]
+    return "\n".join(lines)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_fer2013(source: str) -> Iterator[Row]:
+    """The rows of FER2013 in their order, from a csv or a folder of pictures."""
+    path = Path(source)
+    if path.is_dir():
+        return read_folder(path)
+    if not path.is_file():
+        raise UserError(
+            f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
+        )
+    return read_csv(path)
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    """The rows of a csv with the columns emotion, pixels and Usage, in any order, compressed or not.
+
+    Raises UserError when the file is not such a csv or its compressed stream is cut off.
+    """
+    misshapen = []
+    try:
+        with pd.read_csv(
+            path,
+            dtype=str,
+            chunksize=1024,
+            engine="python",  # the one that hands over rows with too many fields
+            on_bad_lines=lambda fields: misshapen.append(fields),
+        ) as chunks:
+            for chunk in chunks:
+                columns = _columns(chunk, path)
+                for fields in zip(*(chunk[column].fillna("") for column in columns), strict=True):
+                    yield parse_row(*fields)
+                yield from ["wrong number of fields" for _ in misshapen]
+                misshapen.clear()
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{path} is empty: fetch it again") from error
+    except (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is cut off or damaged ({error}): fetch it again") from error
+    except (UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
+        raise UserError(f"{path} is not a csv ({error})") from error
+
+
+def _columns(chunk: pd.DataFrame, path: Path) -> list[str]:
+    """The chunk's own names of the three columns; Kaggle's icml_face_data.csv has ' Usage' and ' pixels'."""
+    names = {str(name).strip().lower(): name for name in chunk.columns}
+    missing = [name for name in ("emotion", "pixels", "Usage") if name.lower() not in names]
+    if missing:
+        raise UserError(f"{path} has no column {' nor '.join(missing)}: FER2013 has emotion, pixels and Usage")
+    return [names["emotion"], names["pixels"], names["usage"]]
+
+
+def parse_row(emotion: str, pixels: str, usage: str) -> Row:
+    """One row of the csv; a row that cannot be used becomes the reason why."""
+    if usage.strip() not in SPLITS:
+        return "unknown or missing Usage"
+    if emotion.strip() not in [str(label) for label in range(len(EMOTIONS))]:
+        return "label is not 0 to 6"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # how NumPy before 2.3 tells of letters
+            values = np.fromstring(pixels, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return "pixels are not whole numbers"
+    if len(values) != IMAGE_SIZE * IMAGE_SIZE:
+        return f"not {IMAGE_SIZE * IMAGE_SIZE} pixels"
+    if values.min() < 0 or values.max() > 255:
+        return "pixels are not 0 to 255"
+    return usage.strip(), int(emotion), values.astype(np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
+
+
+def read_folder(folder: Path) -> Iterator[Row]:
+    """The pictures of `train|validation|test/<expression>/`, in the order of their names.
+
+    A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; otherwise the folder does.
+    Pictures of another size are scaled to 48×48.
+    """
+    pictures = _pictures(folder)
+    if not pictures:
+        raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
+    labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
+    for path in pictures:
+        split_folder, expression = path.parts[-3], path.parts[-2]
+        prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
+        split = prefix[1] if prefix else SPLIT_OF_FOLDER.get(split_folder.lower())
+        if split is None:
+            yield f"folder {split_folder} is not train, validation or test"
+        elif expression.lower() not in labels:
+            yield f"folder {expression} is not an expression"
+        else:
+            try:
+                grey = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY)
+            except UserError:
+                yield "not a readable picture"
+                continue
+            if grey.shape != (IMAGE_SIZE, IMAGE_SIZE):
+                grey = cv2.resize(grey, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+            yield split, labels[expression.lower()], grey
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def hash_of(source: str) -> str:
+    """SHA-256 of the file; of a folder, of its pictures' names and contents."""
+    digest = hashlib.sha256()
+    path = Path(source)
+    for file in _pictures(path) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def gather(
+    rows: Iterable[Row], labels: Sequence[int], limit: int | None
+) -> tuple[dict[str, Faces], collections.Counter[str]]:
+    """The rows of the expressions `labels`, at most `limit` of each split, and the counts of rows dropped by reason.
+
+    A row is kept or dropped whole: image and label cannot come apart.
+    """
+    splits = {split: Faces() for split in SPLITS}
+    dropped: collections.Counter[str] = collections.Counter()
+    new_label = {label: index for index, label in enumerate(labels)}
+    for row in tqdm(rows, desc="Reading", unit="row", unit_scale=True):
+        if isinstance(row, str):
+            dropped[row] += 1
+            continue
+        split, label, image = row
+        faces = splits[split]
+        if label in new_label and (limit is None or len(faces.images) < limit):
+            faces.images.append(image)
+            faces.labels.append(new_label[label])
+    return {split: faces for split, faces in splits.items() if faces.images}, dropped
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_split(folder: Path, faces: Faces, classes: int, one_hot: bool) -> None:
+    """`images.npy` (N, 48, 48) uint8 and `labels.npy`: one-hot (N, classes) float32, or indices (N,) int64."""
+    folder.mkdir()
+    np.save(folder / "images.npy", np.stack(faces.images))
+    indices = np.array(faces.labels, np.int64)
+    np.save(folder / "labels.npy", np.eye(classes, dtype=np.float32)[indices] if one_hot else indices)
+
+
+def describe(faces: Faces, labels: Sequence[int]) -> dict:
+    """Counts of one split, for the manifest."""
+    counts = np.bincount(faces.labels, minlength=len(labels))
+    return {
+        "count": len(faces.labels),
+        "expressions": {EMOTIONS[label]: int(count) for label, count in zip(labels, counts, strict=True)},
+        "blank": sum(int(image.min() == image.max()) for image in faces.images),
+    }
+
+
+def extract_arrays(
+    folder: Path,
+    counts: dict[str, int],
+    arrays: Sequence[str],
+    jpg: bool,
+    names: Sequence[str],
+    processes: int,
+    shape_predictor_path: str,
+) -> None:
+    """Fills `folder/<split>/<array>.npy` from its `images.npy`, in several processes, with a progress bar.
+
+    The processes write straight into the arrays' files: nothing travels between them, and memory stays small.
+    """
+    for split, count in counts.items():
+        for name in arrays:
+            shape = (IMAGE_SIZE, IMAGE_SIZE) if name == "hog_images" else features.part_shape(name)
+            np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", np.float32, (count, *shape)).flush()
+    chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
+    work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path)
+    with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress:
+        for done in _parallel(work, chunks, processes):
+            progress.update(done)
+
+
+def _extract_chunk(
+    arrays: Sequence[str], jpg_names: Sequence[str] | None, shape_predictor_path: str, chunk: tuple[Path, int]
+) -> int:
+    """Extracts the arrays of `CHUNK` faces from one row on; returns how many faces there were."""
+    folder, start = chunk
+    images = np.load(folder / "images.npy", mmap_mode="r")[start : start + CHUNK]
+    for name in arrays:
+        array = np.load(folder / f"{name}.npy", mmap_mode="r+")
+        if name == "hog_images":
+            array[start : start + CHUNK] = hog_images(images)
+        else:
+            array[start : start + CHUNK] = features.extract_part(images, name, shape_predictor_path)
+    if jpg_names is not None:
+        labels = np.load(folder / "labels.npy", mmap_mode="r")[start : start + CHUNK]
+        _write_jpgs(folder / "jpg", start, images, labels.argmax(1) if labels.ndim == 2 else labels, jpg_names)
+    return len(images)
+
+
+def hog_images(images: np.ndarray) -> np.ndarray:
+    """scikit-image's picture of each face's HOG: (N, 48, 48) uint8 -> (N, 48, 48) float32."""
+    from skimage.feature import hog  # here, because it is slow to import and seldom asked for
+
+    cell = (features.HOG_CELL, features.HOG_CELL)
+    pictures = [hog(image, features.ORIENTATIONS, cell, (1, 1), visualize=True)[1] for image in images]
+    return np.stack(pictures).astype(np.float32)
+
+
+def _write_jpgs(folder: Path, start: int, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """`<expression>/<row>.jpg` for each face; row is its place in the split's arrays."""
+    for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
+        path = folder / names[label] / f"{row:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(image))[1].tobytes())
+
+
+def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
+    if processes == 1:
+        yield from map(work, items)
+        return
+    with ProcessPoolExecutor(processes, initializer=_start_process) as pool:
+        try:
+            yield from pool.map(work, items)
+        except BrokenProcessPool as error:
+            raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_process() -> None:
+    """Ctrl-C is the parent's to handle; a child whose parent was killed ends too, instead of waiting for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide the arrays' values."""
+    packages = {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
+    return {"python": ".".join(map(str, sys.version_info[:3])), **packages, "dlib": _dlib_version()}
+
+
+def _dlib_version() -> str:
+    for distribution in ("dlib-bin", "dlib"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

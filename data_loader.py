@@ -1,0 +1,111 @@
+"""The converted dataset, checked against its manifest and against what the network is to be given.
+
+data = open_dataset("fer2013_features")
+data.check("landmarks_hog", output_size=7)
+training = data.load("Training", "landmarks_hog")
+training.images, training.features, training.labels
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import features
+from command_line import UserError
+from files import recover_folder
+from parameters import IMAGE_SIZE
+
+MANIFEST_FORMAT = 1  # conversion writes it, loading asks for it
+CONVERT = "python convert_fer2013_to_images_and_landmarks.py"
+ARRAY_FLAGS = {"landmarks": "--landmarks=yes", "hog_features": "--hog=yes", "hog_windows": "--hog_windows=yes"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Faces of one split, row by row."""
+
+    images: np.ndarray  # (N, 48, 48) uint8
+    features: np.ndarray  # (N, size of the feature kind) float32
+    labels: np.ndarray  # (N,) int64, 0…K-1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A converted dataset's folder and what its manifest says."""
+
+    folder: Path
+    manifest: dict
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Names of the expressions, in the order of the labels."""
+        return tuple(self.manifest["expressions"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells datasets apart: the same for every conversion of the same source to the same expressions and rows."""
+        facts = [self.manifest["source"]["sha256"], self.expressions, self.counts]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces of each split that there is."""
+        return {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+
+    def check(self, kind: str, output_size: int) -> None:
+        """Raises UserError unless the dataset has what features `kind` need and `output_size` expressions."""
+        missing = [name for name in features.PARTS[kind] if name not in self.manifest["arrays"]]
+        if missing:
+            flags = " ".join(ARRAY_FLAGS[name] for name in features.PARTS[kind])
+            raise UserError(
+                f"{self.folder} has no {' and no '.join(missing)}, which features={kind} needs: '{CONVERT} {flags}'"
+            )
+        if len(self.expressions) != output_size:
+            raise UserError(
+                f"{self.folder} has {len(self.expressions)} expressions ({', '.join(self.expressions)}) but "
+                f"NETWORK.output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
+            )
+
+    def load(self, split: str, kind: str) -> Split:
+        """The rows of `split` with features of `kind`. Raises UserError when a file is not as recorded."""
+        if split not in self.counts:
+            raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
+        count = self.counts[split]
+        images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
+        labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
+        parts = {name: self._array(split, name, (count, *features.part_shape(name))) for name in features.PARTS[kind]}
+        indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
+        return Split(images, features.join(parts, kind, count), indices)
+
+    def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / split / f"{name}.npy"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
+        if array.shape != shape:
+            raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
+        return array
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """The converted dataset in `folder`. Raises UserError when there is none or its manifest is not one."""
+    recover_folder(folder)
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
+        dataset = Dataset(Path(folder), manifest)
+        _ = dataset.fingerprint, manifest["arrays"], manifest["one_hot"]  # all that is relied on is there
+    except FileNotFoundError as error:
+        raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or set DATASET.folder") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): convert again with '{CONVERT}'") from error
+    return dataset

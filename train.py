@@ -1,0 +1,389 @@
+"""Trains a network on the converted dataset, and evaluates the saved model.
+
+    python train.py --train=yes
+    python train.py --train=yes --evaluate=yes --model=A --features=landmarks
+    python train.py --evaluate=yes
+
+After each epoch the network is validated on PublicTest and a checkpoint is written; the best epoch becomes the saved
+model. `--resume=yes` goes on after an interruption.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import evaluation
+import saved_model
+from command_line import UserError, add_flags, add_yes_no, command, override
+from data_loader import Dataset, Split, open_dataset
+from files import whole_file
+from parameters import DATASET, HYPERPARAMS, NETWORK, TRAINING, Hyperparams, Network, Training
+
+if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no TensorFlow, and is quicker without
+    from model import Scaling, TrainingGraph
+
+VALIDATION_BATCH = 256
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.train and not arguments.evaluate:
+        parser.error("nothing to do: say --train=yes, --evaluate=yes or both")
+    network, hyperparams = override(NETWORK, arguments), override(HYPERPARAMS, arguments)
+    training, folder = override(TRAINING, arguments), override(DATASET, arguments).folder
+    check_settings(network, hyperparams, training)
+    if arguments.train and arguments.evaluate and not training.save_model:
+        raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
+    dataset = open_dataset(folder)
+    if arguments.train:
+        train(dataset, network, hyperparams, training, resume=arguments.resume)
+    if arguments.evaluate:
+        evaluate(dataset, Path(training.save_model_path))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train a network on the converted dataset; evaluate the saved model.")
+    add_yes_no(parser, "--train", default=False, help="train (default: no)")
+    add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model (default: no)")
+    add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch (default: no)")
+    for settings in (NETWORK, HYPERPARAMS, TRAINING):
+        group = parser.add_argument_group(type(settings).__name__.lower())
+        add_flags(group, settings, *(field.name for field in dataclasses.fields(settings)))
+    add_flags(parser.add_argument_group("dataset"), DATASET, "folder")
+    return parser
+
+
+def check_settings(network: Network, hyperparams: Hyperparams, training: Training) -> None:
+    """Raises UserError for a value that no training can use."""
+    for settings, name, valid, wanted in (
+        (network, "output_size", network.output_size >= 2, "2 or more"),
+        (hyperparams, "learning_rate", 0 < hyperparams.learning_rate < math.inf, "above 0"),
+        (hyperparams, "learning_rate_decay", 0 < hyperparams.learning_rate_decay <= 1, "above 0, at most 1"),
+        (hyperparams, "decay_step", hyperparams.decay_step >= 1, "1 or more"),
+        (hyperparams, "optimizer_param", 0 <= hyperparams.optimizer_param < 1, "0 or more, below 1"),
+        (hyperparams, "keep_prob", 0 < hyperparams.keep_prob <= 1, "above 0, at most 1"),
+        (hyperparams, "batch_size", hyperparams.batch_size >= 2, "2 or more"),
+        (training, "epochs", training.epochs >= 1, "1 or more"),
+        (training, "seed", 0 <= training.seed < 2**31, "0 or more, below 2³¹"),
+    ):
+        if not valid:
+            raise UserError(f"{name} is {getattr(settings, name)}: it must be {wanted}")
+
+
+def evaluate(dataset: Dataset, model_path: Path) -> dict:
+    """Evaluates the saved model; prints the report, and writes it as JSON and a picture beside the model."""
+    metrics = evaluation.evaluate(saved_model.load(model_path), dataset)
+    print(evaluation.report(metrics))
+    picture = model_path.with_name("confusion_matrix.png")
+    evaluation.write_metrics(metrics, model_path.with_name("metrics.json"))
+    evaluation.draw_confusion_matrix(metrics, picture)
+    print(f"Metrics and confusion matrix: {model_path.with_name('metrics.json')}, {picture}")
+    return metrics
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class State:
+    """How far a training has come; written beside each epoch's checkpoint."""
+
+    settings: dict[str, Any]  # what must be the same for a resumed training
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # one row an epoch
+    log: str = ""  # name of the TensorBoard log's folder
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The epoch of the highest validation accuracy, the first of equals; without validation, the last epoch."""
+        if math.isnan(self.history[-1]["validation_accuracy"]):
+            return self.history[-1]
+        return max(self.history, key=lambda row: row["validation_accuracy"])
+
+
+def train(
+    dataset: Dataset, network: Network, hyperparams: Hyperparams, training: Training, resume: bool = False
+) -> State:
+    """Trains a network and saves the best epoch's; on Ctrl-C, the best of the finished epochs'.
+
+    Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
+    training, and when the loss is no number any more.
+    """
+    dataset.check(network.features, network.output_size)
+    learn = dataset.load("Training", network.features)
+    validation = dataset.load("PublicTest", network.features) if "PublicTest" in dataset.counts else None
+    if len(learn) < 2:
+        raise UserError(f"{dataset.folder} has one Training face: training needs two or more")
+    checkpoints = Checkpoints(Path(training.checkpoint_folder))
+    settings = resumable_settings(dataset, network, hyperparams, training)
+    state = checkpoints.read(settings) if resume else State(settings, log=log_name(network))
+
+    from model import Scaling, TrainingGraph
+
+    scaling = Scaling.of(learn.images, learn.features) if network.standardize else None
+    graph = TrainingGraph(network, hyperparams, scaling, training.seed)
+    with graph.session(has_bfloat16() if training.bfloat16 == "auto" else training.bfloat16 == "yes") as session:
+        if state.history:
+            checkpoints.restore(graph, session, state)
+            print(f"Resuming after epoch {len(state.history)}")
+        else:
+            checkpoints.clear()
+        print(f"Training model {network.model} on {describe(dataset, network)}")
+        if validation is None:
+            print("No PublicTest split to choose an epoch by: the last epoch is kept")
+        try:
+            for epoch in range(len(state.history) + 1, training.epochs + 1):
+                row = train_epoch(graph, session, learn, validation, epoch, hyperparams.batch_size, training)
+                state.history.append(row)
+                checkpoints.write(graph, session, state)
+                write_logs(Path(training.logs_folder) / state.log, state)
+        except KeyboardInterrupt:
+            if state.history and training.save_model:
+                print(f"\nInterrupted: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
+                save(checkpoints, state, network, hyperparams, training, scaling, dataset, validation)
+            raise
+    if training.save_model:
+        save(checkpoints, state, network, hyperparams, training, scaling, dataset, validation)
+    return state
+
+
+def describe(dataset: Dataset, network: Network) -> str:
+    """`28709 faces of 7 expressions, features: landmarks`."""
+    expressions = f"{dataset.counts['Training']} faces of {len(dataset.expressions)} expressions"
+    return f"{expressions}, features: {network.features}"
+
+
+def train_epoch(
+    graph: "TrainingGraph",
+    session: Any,
+    learn: Split,
+    validation: Split | None,
+    epoch: int,
+    batch_size: int,
+    training: Training,
+) -> dict[str, float]:
+    """One pass over the training set and one over the validation set; returns the history's row."""
+    started = time.perf_counter()
+    batches = shuffled_batches(len(learn), batch_size, training.seed, epoch)
+    loss_sum = accuracy_sum = 0.0
+    with tqdm(batches, desc=f"Epoch {epoch}/{training.epochs}", unit="step") as progress:
+        for count, rows in enumerate(progress, 1):
+            feed = {graph.images: learn.images[rows], graph.labels: learn.labels[rows]}
+            feed[graph.features] = learn.features[rows]
+            _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate; "
+                    "the epochs before are kept in the checkpoints"
+                )
+            loss_sum += float(loss)
+            accuracy_sum += float(accuracy)
+            progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
+        validated = math.nan if validation is None else validate(graph, session, validation)
+    if validation is not None:
+        print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
+    return {
+        "epoch": epoch,
+        "loss": loss_sum / len(batches),
+        "accuracy": accuracy_sum / len(batches),
+        "validation_accuracy": validated,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each step, from `seed` and `epoch` alone. What does not fill a batch sits this epoch out."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    steps = max(1, count // batch_size)
+    return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+
+
+def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
+    """Accuracy of the network as it is now."""
+    hits = 0
+    for start in range(0, len(split), VALIDATION_BATCH):
+        rows = slice(start, start + VALIDATION_BATCH)
+        feed = {graph.images: split.images[rows], graph.features: split.features[rows]}
+        hits += int((session.run(graph.predictions, feed) == split.labels[rows]).sum())
+    return hits / len(split)
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies bf16 itself; where it does not, bf16 would be slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# --- what a training leaves on disk ----------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """The folder that a training is resumed from: the last and the best epoch's weights, and the state.
+
+    The state is written last and names the epochs, so that a kill at any moment leaves a whole earlier state.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.state_path = folder / "state.json"
+
+    def weights(self, epoch: float) -> Path:
+        return self.folder / f"epoch-{int(epoch)}"
+
+    def clear(self) -> None:
+        """Forgets an earlier training. Deletes only what a training wrote."""
+        self.state_path.unlink(missing_ok=True)
+        self._keep()
+
+    def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
+        epoch = state.history[-1]["epoch"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        graph.saver.save(session, str(self.weights(epoch)), write_meta_graph=False, write_state=False)
+        with whole_file(self.state_path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
+        self._keep(epoch, state.best["epoch"])
+
+    def _keep(self, *epochs: float) -> None:
+        kept = {self.weights(epoch).name for epoch in epochs}
+        for file in self.folder.glob("epoch-*.*"):
+            if file.name.split(".")[0] not in kept:
+                file.unlink()
+
+    def read(self, settings: dict[str, Any]) -> State:
+        """The state to resume from. Raises UserError when there is none or it is another training's."""
+        try:
+            state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise UserError(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{self.state_path} is damaged ({error}): leave out --resume=yes") from error
+        for name in {**settings, **state.settings}:
+            was, now = state.settings.get(name), settings.get(name)
+            if was != now:
+                raise UserError(
+                    f"the training in {self.folder} has {name}={was}, not {now}: use that, or leave out --resume=yes"
+                )
+        return state
+
+    def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:
+        path = self.weights(state.history[-1]["epoch"])
+        try:
+            graph.saver.restore(session, str(path))
+        except Exception as error:  # TensorFlow's errors share no narrower class
+            raise UserError(f"{path} is missing or damaged: leave out --resume=yes to begin anew") from error
+
+
+def resumable_settings(
+    dataset: Dataset, network: Network, hyperparams: Hyperparams, training: Training
+) -> dict[str, Any]:
+    """What must not change between a training and its resumption; the number of epochs may."""
+    return {
+        **dataclasses.asdict(network),
+        **dataclasses.asdict(hyperparams),
+        "seed": training.seed,
+        "bfloat16": training.bfloat16,
+        "dataset": dataset.fingerprint,
+    }
+
+
+def log_name(network: Network) -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{network.model}_{network.features}"
+
+
+def write_logs(folder: Path, state: State) -> None:
+    """The history as `history.csv`, and its last row for TensorBoard."""
+    from tflearn_compat import tf
+
+    history = pd.DataFrame(state.history).astype({"epoch": int})
+    with whole_file(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+    row = state.history[-1]
+    values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in row.items() if tag != "epoch"]
+    with tf.summary.FileWriter(str(folder), filename_suffix=f".epoch-{int(row['epoch'])}") as writer:
+        writer.add_summary(tf.Summary(value=values), int(row["epoch"]))
+
+
+def save(
+    checkpoints: Checkpoints,
+    state: State,
+    network: Network,
+    hyperparams: Hyperparams,
+    training: Training,
+    scaling: "Scaling | None",
+    dataset: Dataset,
+    validation: Split | None,
+) -> None:
+    """Writes the best epoch's network with its facts to the saved model."""
+    from model import inference_flatbuffer
+
+    best = state.best
+    facts = {
+        "expressions": list(dataset.expressions),
+        "features": network.features,
+        "network": dataclasses.asdict(network),
+        "hyperparams": dataclasses.asdict(hyperparams),
+        "training": {**dataclasses.asdict(training), "best_epoch": int(best["epoch"]), "finished": len(state.history)},
+        "seconds": sum(row["seconds"] for row in state.history),
+        "dataset": {
+            "source": dataset.manifest["source"],
+            "fingerprint": dataset.fingerprint,
+            "counts": dataset.counts,
+        },
+        "quantized": training.quantize,
+        "versions": {name: version(name) for name in ("tensorflow", "tflearn", "ai-edge-litert")},
+        "commit": commit(),
+        "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    path, weights = training.save_model_path, str(checkpoints.weights(best["epoch"]))
+    flatbuffer = inference_flatbuffer(weights, network, scaling)
+    accuracy = accuracy_of(flatbuffer, facts, validation)
+    if training.quantize:
+        flatbuffer = inference_flatbuffer(weights, network, scaling, quantize=True)
+        quantized = accuracy_of(flatbuffer, facts, validation)
+        if accuracy is not None and quantized is not None:
+            print(f"8-bit weights: validation accuracy {quantized:.2%}, with 32-bit weights {accuracy:.2%}")
+        facts["validation_accuracy_unquantized"], accuracy = accuracy, quantized
+    saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
+    chosen = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+    print(f"Saved epoch {int(best['epoch'])}{chosen}: {path} ({len(flatbuffer) / 1e6:.0f} MB)")
+
+
+def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:
+    """Accuracy of the very thing that is saved, or None without a split to measure it on."""
+    if split is None:
+        return None
+    model = saved_model.SavedModel(flatbuffer, facts)
+    probabilities = model.predict(split.images, split.features if model.features != "none" else None)
+    return float((probabilities.argmax(axis=1) == split.labels).mean())
+
+
+def commit() -> str | None:
+    """The commit that the code is at, or None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return run.stdout.strip() or None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
