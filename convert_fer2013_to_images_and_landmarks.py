@@ -33,12 +33,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from faces import read_image
 from tqdm import tqdm
 
 import features
 from command_line import UserError, add_flags, add_yes_no, command, override
 from data_loader import MANIFEST_FORMAT
+from faces import read_image
 from files import whole_folder
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SPLITS
 

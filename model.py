@@ -79,7 +79,8 @@ class TrainingGraph:
             with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's averages
                 self.train = optimizer(hyperparams, self.step).minimize(self.loss, global_step=self.step)
 
-            self.predictions = tf.argmax(build(images, self.features, network, scaling, dropout=None), 1)
+            self.logits = build(images, self.features, network, scaling, dropout=None)  # as inference computes them
+            self.predictions = tf.argmax(self.logits, 1)
             self.saver = tf.train.Saver(max_to_keep=None)  # of the weights and the optimizer's memory of them
             self.initialize = tf.global_variables_initializer()
 

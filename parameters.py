@@ -37,7 +37,7 @@ class Network:
     model: str = setting("B", "the architecture", choices=("A", "B"))
     features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=FEATURES)
     output_size: int = setting(7, "number of expressions; must be the dataset's")
-    standardize: bool = setting(True, "inputs brought to mean 0 and deviation 1, inside the network")
+    standardize: bool = setting(False, "inputs brought to mean 0 and deviation 1, inside the network")
     batch_norm_conv: bool = setting(True, "batch normalization after each convolution")
     batch_norm_fc: bool = setting(False, "batch normalization after each fully connected layer")
 
@@ -74,6 +74,10 @@ class VideoPredictor:
     """How faces are found, cropped and named in photographs and video."""
 
     emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the dataset's labels")
+    detector: str = setting("blazeface", "what finds the faces", choices=("blazeface", "haar"))
+    detection_confidence: float = setting(0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1")
+    small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
+    margin: float = setting(0.0, "widens the crop around a face by this share of its side")
     camera_source: int = setting(0, "number of the camera")
     show_confidence: bool = setting(True, "write the confidence beside the expression")
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
     dataset = open_dataset(folder)
     if arguments.train:
-        train(dataset, network, hyperparams, training, resume=arguments.resume)
+        train(Run(dataset, network, hyperparams, training), resume=arguments.resume)
     if arguments.evaluate:
         evaluate(dataset, Path(training.save_model_path))
     return 0
@@ -100,13 +100,33 @@ def evaluate(dataset: Dataset, model_path: Path) -> dict:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that decides a training."""
+
+    dataset: Dataset
+    network: Network
+    hyperparams: Hyperparams
+    training: Training
+
+    def resumable(self) -> dict[str, Any]:
+        """What must not change between a training and its resumption; the number of epochs may."""
+        return {
+            **dataclasses.asdict(self.network),
+            **dataclasses.asdict(self.hyperparams),
+            "seed": self.training.seed,
+            "bfloat16": self.training.bfloat16,
+            "dataset": self.dataset.fingerprint,
+        }
+
+
 @dataclasses.dataclass
 class State:
     """How far a training has come; written beside each epoch's checkpoint."""
 
-    settings: dict[str, Any]  # what must be the same for a resumed training
+    settings: dict[str, Any]  # Run.resumable()
+    log: str  # name of the log's folder
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # one row an epoch
-    log: str = ""  # name of the TensorBoard log's folder
 
     @property
     def best(self) -> dict[str, float]:
@@ -116,72 +136,58 @@ class State:
         return max(self.history, key=lambda row: row["validation_accuracy"])
 
 
-def train(
-    dataset: Dataset, network: Network, hyperparams: Hyperparams, training: Training, resume: bool = False
-) -> State:
+def train(run: Run, resume: bool = False) -> State:
     """Trains a network and saves the best epoch's; on Ctrl-C, the best of the finished epochs'.
 
     Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
     training, and when the loss is no number any more.
     """
-    dataset.check(network.features, network.output_size)
-    learn = dataset.load("Training", network.features)
-    validation = dataset.load("PublicTest", network.features) if "PublicTest" in dataset.counts else None
-    if len(learn) < 2:
-        raise UserError(f"{dataset.folder} has one Training face: training needs two or more")
-    checkpoints = Checkpoints(Path(training.checkpoint_folder))
-    settings = resumable_settings(dataset, network, hyperparams, training)
-    state = checkpoints.read(settings) if resume else State(settings, log=log_name(network))
+    run.dataset.check(run.network.features, run.network.output_size)
+    learn = run.dataset.load("Training", run.network.features)
+    has_validation = "PublicTest" in run.dataset.counts
+    validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
+    checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
+    state = checkpoints.read(run.resumable()) if resume else State(run.resumable(), log_name(run.network))
 
     from model import Scaling, TrainingGraph
 
-    scaling = Scaling.of(learn.images, learn.features) if network.standardize else None
-    graph = TrainingGraph(network, hyperparams, scaling, training.seed)
-    with graph.session(has_bfloat16() if training.bfloat16 == "auto" else training.bfloat16 == "yes") as session:
+    scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
+    graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed)
+    with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
             print(f"Resuming after epoch {len(state.history)}")
         else:
             checkpoints.clear()
-        print(f"Training model {network.model} on {describe(dataset, network)}")
+        print(
+            f"Training model {run.network.model} on {len(learn)} faces of {len(run.dataset.expressions)} expressions, "
+            f"features: {run.network.features}"
+        )
         if validation is None:
             print("No PublicTest split to choose an epoch by: the last epoch is kept")
         try:
-            for epoch in range(len(state.history) + 1, training.epochs + 1):
-                row = train_epoch(graph, session, learn, validation, epoch, hyperparams.batch_size, training)
-                state.history.append(row)
+            for epoch in range(len(state.history) + 1, run.training.epochs + 1):
+                state.history.append(train_epoch(run, graph, session, learn, validation, epoch))
                 checkpoints.write(graph, session, state)
-                write_logs(Path(training.logs_folder) / state.log, state)
+                write_logs(Path(run.training.logs_folder) / state.log, state)
         except KeyboardInterrupt:
-            if state.history and training.save_model:
+            if state.history and run.training.save_model:
                 print(f"\nInterrupted: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
-                save(checkpoints, state, network, hyperparams, training, scaling, dataset, validation)
+                save(run, state, checkpoints, scaling, validation)
             raise
-    if training.save_model:
-        save(checkpoints, state, network, hyperparams, training, scaling, dataset, validation)
+    if run.training.save_model:
+        save(run, state, checkpoints, scaling, validation)
     return state
 
 
-def describe(dataset: Dataset, network: Network) -> str:
-    """`28709 faces of 7 expressions, features: landmarks`."""
-    expressions = f"{dataset.counts['Training']} faces of {len(dataset.expressions)} expressions"
-    return f"{expressions}, features: {network.features}"
-
-
 def train_epoch(
-    graph: "TrainingGraph",
-    session: Any,
-    learn: Split,
-    validation: Split | None,
-    epoch: int,
-    batch_size: int,
-    training: Training,
+    run: Run, graph: "TrainingGraph", session: Any, learn: Split, validation: Split | None, epoch: int
 ) -> dict[str, float]:
     """One pass over the training set and one over the validation set; returns the history's row."""
     started = time.perf_counter()
-    batches = shuffled_batches(len(learn), batch_size, training.seed, epoch)
+    batches = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
     loss_sum = accuracy_sum = 0.0
-    with tqdm(batches, desc=f"Epoch {epoch}/{training.epochs}", unit="step") as progress:
+    with tqdm(batches, desc=f"Epoch {epoch}/{run.training.epochs}", unit="step") as progress:
         for count, rows in enumerate(progress, 1):
             feed = {graph.images: learn.images[rows], graph.labels: learn.labels[rows]}
             feed[graph.features] = learn.features[rows]
@@ -194,7 +200,7 @@ def train_epoch(
             loss_sum += float(loss)
             accuracy_sum += float(accuracy)
             progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
-        validated = math.nan if validation is None else validate(graph, session, validation)
+    validated = math.nan if validation is None else validate(graph, session, validation)
     if validation is not None:
         print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
     return {
@@ -223,8 +229,10 @@ def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
     return hits / len(split)
 
 
-def has_bfloat16() -> bool:
-    """Whether the CPU multiplies bf16 itself; where it does not, bf16 would be slower than fp32."""
+def uses_bfloat16(training: Training) -> bool:
+    """The setting; "auto" is yes where the CPU multiplies bf16 itself, as elsewhere it would be slower than fp32."""
+    if training.bfloat16 != "auto":
+        return training.bfloat16 == "yes"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -291,19 +299,6 @@ class Checkpoints:
             raise UserError(f"{path} is missing or damaged: leave out --resume=yes to begin anew") from error
 
 
-def resumable_settings(
-    dataset: Dataset, network: Network, hyperparams: Hyperparams, training: Training
-) -> dict[str, Any]:
-    """What must not change between a training and its resumption; the number of epochs may."""
-    return {
-        **dataclasses.asdict(network),
-        **dataclasses.asdict(hyperparams),
-        "seed": training.seed,
-        "bfloat16": training.bfloat16,
-        "dataset": dataset.fingerprint,
-    }
-
-
 def log_name(network: Network) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{network.model}_{network.features}"
 
@@ -321,49 +316,47 @@ def write_logs(folder: Path, state: State) -> None:
         writer.add_summary(tf.Summary(value=values), int(row["epoch"]))
 
 
-def save(
-    checkpoints: Checkpoints,
-    state: State,
-    network: Network,
-    hyperparams: Hyperparams,
-    training: Training,
-    scaling: "Scaling | None",
-    dataset: Dataset,
-    validation: Split | None,
-) -> None:
+def save(run: Run, state: State, checkpoints: Checkpoints, scaling: "Scaling | None", validation: Split | None) -> None:
     """Writes the best epoch's network with its facts to the saved model."""
     from model import inference_flatbuffer
 
-    best = state.best
-    facts = {
-        "expressions": list(dataset.expressions),
-        "features": network.features,
-        "network": dataclasses.asdict(network),
-        "hyperparams": dataclasses.asdict(hyperparams),
-        "training": {**dataclasses.asdict(training), "best_epoch": int(best["epoch"]), "finished": len(state.history)},
+    epoch, facts = int(state.best["epoch"]), facts_of(run, state)
+    weights = str(checkpoints.weights(epoch))
+    flatbuffer = inference_flatbuffer(weights, run.network, scaling)
+    accuracy = accuracy_of(flatbuffer, facts, validation)
+    if run.training.quantize:
+        facts["validation_accuracy_unquantized"] = accuracy
+        flatbuffer = inference_flatbuffer(weights, run.network, scaling, quantize=True)
+        accuracy = accuracy_of(flatbuffer, facts, validation)
+        if accuracy is not None:
+            before = facts["validation_accuracy_unquantized"]
+            print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
+    path = run.training.save_model_path
+    saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
+    reached = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+    print(f"Saved epoch {epoch}{reached}: {path} ({len(flatbuffer) / 1e6:.0f} MB)")
+
+
+def facts_of(run: Run, state: State) -> dict[str, Any]:
+    """What the saved model carries besides its network: how to use it, and how it came about."""
+    return {
+        "expressions": list(run.dataset.expressions),
+        "features": run.network.features,
+        "network": dataclasses.asdict(run.network),
+        "hyperparams": dataclasses.asdict(run.hyperparams),
+        "training": dataclasses.asdict(run.training),
+        "epochs_finished": len(state.history),
+        "best_epoch": int(state.best["epoch"]),
         "seconds": sum(row["seconds"] for row in state.history),
         "dataset": {
-            "source": dataset.manifest["source"],
-            "fingerprint": dataset.fingerprint,
-            "counts": dataset.counts,
+            "source": run.dataset.manifest["source"],
+            "fingerprint": run.dataset.fingerprint,
+            "counts": run.dataset.counts,
         },
-        "quantized": training.quantize,
         "versions": {name: version(name) for name in ("tensorflow", "tflearn", "ai-edge-litert")},
         "commit": commit(),
         "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    path, weights = training.save_model_path, str(checkpoints.weights(best["epoch"]))
-    flatbuffer = inference_flatbuffer(weights, network, scaling)
-    accuracy = accuracy_of(flatbuffer, facts, validation)
-    if training.quantize:
-        flatbuffer = inference_flatbuffer(weights, network, scaling, quantize=True)
-        quantized = accuracy_of(flatbuffer, facts, validation)
-        if accuracy is not None and quantized is not None:
-            print(f"8-bit weights: validation accuracy {quantized:.2%}, with 32-bit weights {accuracy:.2%}")
-        facts["validation_accuracy_unquantized"], accuracy = accuracy, quantized
-    saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
-    chosen = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
-    print(f"Saved epoch {int(best['epoch'])}{chosen}: {path} ({len(flatbuffer) / 1e6:.0f} MB)")
 
 
 def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:

@@ -1,0 +1,97 @@
+"""The time of extracting every feature, against a loop over scikit-image and dlib, face by face.
+
+    python benchmarks/benchmark_conversion.py --input=fer2013.csv          # the rates, in a minute
+    python benchmarks/benchmark_conversion.py --input=fer2013.csv --full   # and the whole conversion
+
+Both run on one process; the ratio is what counts. --full converts the whole dataset with every feature on all
+cores, as the command line does, and prints its time and peak memory.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import features
+from convert_fer2013_to_images_and_landmarks import read_fer2013
+from parameters import DATASET, IMAGE_SIZE
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Time the extraction of features.")
+    parser.add_argument("--input", default=DATASET.input, help="FER2013")
+    parser.add_argument("--faces", type=int, default=500, help="faces to measure the rates on")
+    parser.add_argument("--full", action="store_true", help="convert the whole dataset too")
+    arguments = parser.parse_args()
+    faces = np.stack([row[2] for row in islice(read_fer2013(arguments.input), arguments.faces)])
+    features.landmarks(faces[:1])  # loads the predictor
+    compare("landmarks", lambda: features.landmarks(faces), None, len(faces))
+    compare("HOG", lambda: features.hog_features(faces), lambda: loop_hog(faces), len(faces))
+    compare("HOG windows", lambda: features.hog_windows(faces), lambda: loop_hog_windows(faces), len(faces))
+    if arguments.full:
+        convert(arguments.input)
+    return 0
+
+
+def compare(name: str, ours, loop, count: int) -> None:
+    own = seconds(ours)
+    line = f"{name:12} {1000 * own / count:6.2f} ms a face"
+    if loop is not None:
+        other = seconds(loop)
+        line += f"; scikit-image's loop {1000 * other / count:6.2f} ms; ratio {own / other:.4f}"
+    print(line, flush=True)
+
+
+def seconds(work) -> float:
+    """The best of three."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def loop_hog(faces: np.ndarray) -> list[np.ndarray]:
+    from skimage.feature import hog
+
+    cell = (features.HOG_CELL, features.HOG_CELL)
+    return [hog(face, features.ORIENTATIONS, cell, (1, 1)) for face in faces]
+
+
+def loop_hog_windows(faces: np.ndarray) -> list[np.ndarray]:
+    from skimage.feature import hog
+
+    cell = (features.WINDOW_CELL, features.WINDOW_CELL)
+    starts = range(0, IMAGE_SIZE - features.WINDOW_CELL + 1, features.WINDOW_STEP)
+    size = features.WINDOW_SIZE
+    return [
+        hog(face[y : y + size, x : x + size], features.ORIENTATIONS, cell, (1, 1))
+        for face in faces
+        for y in starts
+        for x in starts
+    ]
+
+
+def convert(source: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        script = ROOT / "convert_fer2013_to_images_and_landmarks.py"
+        subprocess.run([sys.executable, str(script), f"--input={source}", f"--output={folder}/features"], check=True)
+        took = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
+    print(f"Whole conversion: {took:.1f} s, largest process {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

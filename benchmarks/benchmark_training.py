@@ -1,0 +1,164 @@
+"""The time of a training step, against TFLearn as it comes and against the same network in PyTorch.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/benchmark_training.py --model=B --features=landmarks_hog_windows
+
+Every variant runs in a process of its own, in turns, on random faces; the figure is the median step's. What counts
+is the last column: the time as a ratio to PyTorch's best bf16 time in the same run.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import features
+from command_line import add_flags, override
+from parameters import HYPERPARAMS, NETWORK, Hyperparams, Network
+
+STEPS, WARM_UP = 15, 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Time a training step.")
+    add_flags(parser, NETWORK, "model", "features")
+    add_flags(parser, HYPERPARAMS, "batch_size")
+    parser.add_argument("--rounds", type=int, default=3, help="processes started for each variant")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    network, hyperparams = override(NETWORK, arguments), override(HYPERPARAMS, arguments)
+    if arguments.variant:
+        print(median_step(VARIANTS[arguments.variant](network, hyperparams)) / hyperparams.batch_size * 1000)
+        return 0
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(arguments.rounds):
+        for variant in VARIANTS:
+            command = [sys.executable, __file__, "--variant", variant, "--model", network.model]
+            command += ["--features", network.features, "--batch_size", str(hyperparams.batch_size)]
+            run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            if run.returncode == 0:
+                times[variant].append(float(run.stdout.split()[-1]))
+    print(f"Model {network.model}, features {network.features}, batch {hyperparams.batch_size}")
+    print_table({variant: statistics.median(values) for variant, values in times.items() if values})
+    return 0
+
+
+def print_table(times: dict[str, float]) -> None:
+    yardsticks = [milliseconds for variant, milliseconds in times.items() if variant.startswith("PyTorch bf16")]
+    print(f"{'':32}ms/image   ratio")
+    for variant, milliseconds in times.items():
+        ratio = f"{milliseconds / min(yardsticks):7.2f}" if yardsticks else "      –"
+        print(f"{variant:32}{milliseconds:8.2f} {ratio}")
+    if not yardsticks:
+        print("PyTorch is not installed: pip install -r benchmarks/requirements.txt")
+
+
+def median_step(step: Callable[[], object]) -> float:
+    """Seconds."""
+    times = []
+    for _ in range(WARM_UP + STEPS):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[WARM_UP:])
+
+
+def random_faces(network: Network, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (batch_size, 48, 48), dtype=np.uint8)
+    vectors = random.random((batch_size, features.size(network.features)), np.float32)
+    return images, vectors, random.integers(0, network.output_size, batch_size)
+
+
+def ours(bfloat16: bool) -> Callable:
+    def build(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
+        from model import Scaling, TrainingGraph
+
+        images, vectors, labels = random_faces(network, hyperparams.batch_size)
+        graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0)
+        session = graph.session(bfloat16)
+        feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
+        return lambda: session.run([graph.train, graph.loss, graph.accuracy], feed)
+
+    return build
+
+
+def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
+    """The same graph with TFLearn's own batch normalization, in fp32."""
+    from tflearn_compat import tflearn
+
+    def norm(layer: object, training: bool, scope: str) -> object:
+        tflearn.is_training(True)
+        return tflearn.batch_normalization(layer, scope=scope)
+
+    with mock.patch("model.batch_norm", norm):
+        return ours(bfloat16=False)(network, hyperparams)
+
+
+def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
+    def build(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
+        import torch
+        from torch import nn
+
+        from model import ARCHITECTURES, FEATURE_UNITS
+
+        architecture = ARCHITECTURES[network.model]
+        layers: list[nn.Module] = []
+        channels, side = 1, 48
+        for filters, kernel in architecture.convolutions:
+            layers += [nn.Conv2d(channels, filters, kernel, padding="same"), nn.ReLU(), nn.BatchNorm2d(filters)]
+            layers += [nn.MaxPool2d(3, 2, 1)]
+            channels, side = filters, (side + 1) // 2
+        layers += [nn.Flatten()]
+        units = channels * side * side
+        for following in architecture.dense:
+            layers += [nn.Dropout(1 - hyperparams.keep_prob), nn.Linear(units, following), nn.ReLU()]
+            units = following
+        size, joint = features.size(network.features), architecture.joint
+        modules = nn.ModuleDict({"image": nn.Sequential(*layers)})
+        if size:
+            modules["joint"] = nn.Sequential(nn.Linear(units, joint), nn.ReLU())
+            modules["features"] = nn.Sequential(
+                nn.Linear(size, FEATURE_UNITS), nn.ReLU(), nn.Linear(FEATURE_UNITS, joint), nn.ReLU()
+            )
+            units = 2 * joint
+        modules["out"] = nn.Linear(units, network.output_size)
+        if channels_last:
+            modules = modules.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(modules.parameters(), hyperparams.learning_rate, hyperparams.optimizer_param)
+        images, vectors, labels = map(torch.from_numpy, random_faces(network, hyperparams.batch_size))
+
+        def step() -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+                hidden = modules["image"]((images[:, None].float() - 127.5) / 64)
+                if size:
+                    hidden = torch.cat([modules["joint"](hidden), modules["features"](vectors)], 1)
+                loss = nn.functional.cross_entropy(modules["out"](hidden), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    return build
+
+
+VARIANTS = {
+    "TFLearn as it comes": plain_tflearn,
+    "ours, fp32": ours(bfloat16=False),
+    "ours, bf16": ours(bfloat16=True),
+    "PyTorch fp32": pytorch(bfloat16=False, channels_last=False),
+    "PyTorch bf16": pytorch(bfloat16=True, channels_last=False),
+    "PyTorch bf16, channels last": pytorch(bfloat16=True, channels_last=True),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convert_fer2013_to_images_and_landmarks as conversion
+from data_loader import open_dataset
+from drawn_faces import write_csv
+from parameters import Hyperparams, Network, Training
+from train import Run, train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def drawn_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fer2013.csv of drawn faces: 700 Training, 140 PublicTest, 140 PrivateTest."""
+    path = tmp_path_factory.mktemp("drawn") / "fer2013.csv"
+    write_csv(path, 700, 140, 140, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def drawn_dataset(drawn_csv: Path) -> Path:
+    """The drawn faces converted, with every feature."""
+    folder = drawn_csv.with_name("features")
+    conversion.convert(str(drawn_csv), str(folder), range(7), ["landmarks", "hog_features", "hog_windows"], processes=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model A with landmarks, trained on the drawn faces until it knows most of their expressions."""
+    return train_model(drawn_dataset, "landmarks", epochs=8, folder=tmp_path_factory.mktemp("small_model"))
+
+
+@pytest.fixture(scope="session")
+def raw_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model A with nothing but the pixels, hardly trained."""
+    return train_model(drawn_dataset, "none", epochs=1, folder=tmp_path_factory.mktemp("raw_model"))
+
+
+def train_model(dataset: Path, features: str, epochs: int, folder: Path) -> Path:
+    places = {"checkpoint_folder": str(folder / "checkpoints"), "logs_folder": str(folder / "logs")}
+    training = Training(epochs=epochs, save_model_path=str(folder / "saved_model.bin"), **places)
+    hyperparams = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=32)
+    train(Run(open_dataset(dataset), Network(model="A", features=features), hyperparams, training))
+    return folder / "saved_model.bin"
+
+
+@pytest.fixture(scope="session")
+def fer2013_csv() -> str:
+    """The real FER2013."""
+    path = os.environ.get("FER2013_CSV")
+    if not path:
+        pytest.skip("FER2013_CSV does not name the real fer2013.csv")
+    return path
+
+
+def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs one of the toolkit's scripts in `cwd` as a user would."""
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+
+def assert_one_line_error(run: subprocess.CompletedProcess[str], *fragments: str) -> None:
+    """One clear line on stderr that names what `fragments` say, exit status 2, no traceback."""
+    assert run.returncode == 2, (run.returncode, run.stderr)
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in run.stderr, run.stderr
+    for fragment in fragments:
+        assert fragment in errors[0]

@@ -1,0 +1,155 @@
+"""What all command lines share: flags, and how a script ends."""
+
+import argparse
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+
+import pytest
+from conftest import ROOT
+
+from command_line import UserError, add_flags, add_yes_no, command, override, quiet
+from parameters import setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    folder: str = setting("features", "where")
+    count: int = setting(3, "how many")
+    share: float = setting(0.5, "100% of it")
+    wanted: bool = setting(True, "whether")
+    kind: str = setting("A", "which", choices=("A", "B"))
+
+
+def overridden(*flags: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Settings(), "folder", "count", "share", "wanted", "kind")
+    return override(Settings(), parser.parse_args(flags))
+
+
+@pytest.mark.parametrize("form", ["{}", "--wanted {}", "--wanted={}", "-w {}", "-w={}"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("yes", True), ("True", True), ("TRUE", True), ("YES", True), ("no", False), ("No", False), ("false", False)],
+)
+def test_yes_and_no_in_any_case(form, text, value):
+    parser = argparse.ArgumentParser()
+    add_yes_no(parser, "-w", "--wanted", default=None, help="")
+    flags = form.format(text).split() if "w" in form else ["--wanted", text]
+    assert parser.parse_args(flags).wanted is value
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_bare_flag_means_yes_and_none_the_default(default):
+    parser = argparse.ArgumentParser()
+    add_yes_no(parser, "-w", "--wanted", default=default, help="")
+    assert parser.parse_args(["-w"]).wanted is True
+    assert parser.parse_args(["--wanted"]).wanted is True
+    assert parser.parse_args([]).wanted is default
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        ([], {}),
+        (["--folder=elsewhere", "--count=0"], {"folder": "elsewhere", "count": 0}),
+        (["--share", "0"], {"share": 0.0}),
+        (["--wanted=no", "--kind=B"], {"wanted": False, "kind": "B"}),
+        (["--wanted"], {}),
+    ],
+)
+def test_flags_override_the_settings_they_are_named_after(flags, changed):
+    assert overridden(*flags) == Settings(**changed)
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--wanted=maybe", "'maybe' is neither yes nor no"),
+        ("--wanted=", "'' is neither yes nor no"),
+        ("--kind=C", "'C'"),
+        ("--count=many", "'many'"),
+        ("--count=1.5", "'1.5'"),
+        ("--other=1", "--other"),
+    ],
+)
+def test_bad_value_is_a_usage_error_that_names_it(capsys, flag, complaint):
+    with pytest.raises(SystemExit) as exit:
+        overridden(flag)
+    assert exit.value.code == 2
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_shows_explanations_defaults_and_choices(capsys):
+    with pytest.raises(SystemExit) as exit:
+        overridden("--help")
+    assert exit.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("where (default: features)", "100% of it (default: 0.5)", "whether (default: yes)", "{A,B}"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "stderr"),
+    [
+        (None, 0, ""),
+        (UserError("no photo at 100%.jpg: take one"), 2, "error: no photo at 100%.jpg: take one\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ],
+    ids=["done", "the user's error", "Ctrl-C"],
+)
+def test_command_ends_with_a_status_and_at_most_a_line(capsys, ending, status, stderr):
+    @command
+    def main(argv=None):
+        if ending:
+            raise ending
+        return 0
+
+    assert main([]) == status
+    assert capsys.readouterr() == ("", stderr)
+
+
+def test_defects_of_ours_are_not_hidden():
+    @command
+    def main(argv=None):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_closed_pipe_ends_a_script_quietly(flush):
+    script = f"""
+import sys
+from command_line import command
+
+@command
+def main(argv=None):
+    sys.stdin.read()  # until the reader is gone
+    print("a line", flush={flush})
+    return 0
+
+sys.exit(main())
+"""
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=environment
+    )
+    run.stdout.close()
+    run.stdin.close()
+    assert run.stderr.read() == b""
+    assert run.wait() == 141
+
+
+def test_quiet_drops_native_messages_and_warnings_until_its_end(capfd):
+    with pytest.raises(ValueError), warnings.catch_warnings(record=True) as caught, quiet():
+        os.write(2, b"native chatter")
+        warnings.warn("chatter", stacklevel=1)
+        raise ValueError
+    os.write(2, b"an error")
+    assert capfd.readouterr().err == "an error"
+    assert not caught

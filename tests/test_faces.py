@@ -1,0 +1,196 @@
+"""Reading, finding, cropping, drawing and writing, on pictures made here and on scikit-image's astronaut."""
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from command_line import UserError
+from faces import DETECTORS, Box, crop_face, draw_faces, find_faces, read_image, write_image
+
+
+@pytest.fixture
+def picture():
+    """A colourful RGB picture, 60 wide and 40 high, smooth enough to survive JPEG."""
+    columns, rows = np.meshgrid(np.linspace(0, 255, 60), np.linspace(0, 255, 40))
+    return np.stack([columns, rows, 255 - columns], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
+
+
+def assert_same_picture(image, rgb, tolerance=0):
+    assert image.dtype == np.uint8 and image.shape == rgb.shape
+    assert np.abs(image[..., ::-1].astype(int) - rgb).max() <= tolerance
+
+
+def test_reads_bgr(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "überrascht 笑.png")
+    assert_same_picture(read_image(tmp_path / "überrascht 笑.png"), picture)
+
+
+@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_exif_orientation_is_undone(tmp_path, picture, orientation, quarter_turns):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(picture, quarter_turns)))
+    stored.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    assert_same_picture(read_image(tmp_path / "turned.jpg"), picture, tolerance=6)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "RGBA", "P", "CMYK"])
+def test_every_mode_becomes_bgr(tmp_path, picture, mode):
+    stored = Image.fromarray(picture).convert(mode)
+    stored.save(tmp_path / "picture.tif")
+    assert_same_picture(read_image(tmp_path / "picture.tif"), np.asarray(stored.convert("RGB")))
+
+
+def test_transparent_pixels_become_white(tmp_path, picture):
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[:, :20] = 0
+    Image.fromarray(np.dstack([picture, alpha])).save(tmp_path / "alpha.png")
+    image = read_image(tmp_path / "alpha.png")
+    assert (image[:, :20] == 255).all()
+    assert_same_picture(image[:, 20:], picture[:, 20:])
+
+
+def test_transparent_palette_colour_becomes_white(tmp_path):
+    stored = Image.new("P", (4, 4), 1)
+    stored.putpalette([10, 20, 30, 40, 50, 60])
+    stored.putpixel((0, 0), 0)
+    stored.save(tmp_path / "palette.png", transparency=0)
+    image = read_image(tmp_path / "palette.png")
+    assert image[0, 0].tolist() == [255, 255, 255] and image[3, 3].tolist() == [60, 50, 40]
+
+
+def test_16_bits_are_scaled_to_8(tmp_path):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png")[..., 0], np.arange(256).reshape(16, 16))
+
+
+def test_huge_picture_is_scaled_down(tmp_path):
+    Image.new("L", (12000, 9000), 77).save(tmp_path / "huge.png", compress_level=1)
+    image = read_image(tmp_path / "huge.png")
+    assert image.shape == (4500, 6000, 3) and (image[::500, ::500] == 77).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_truncated_picture_is_refused(tmp_path, capfd, astronaut, suffix, share):
+    content = cv2.imencode(suffix, astronaut)[1].tobytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=f"cut{suffix}: the picture is damaged or cut short"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    for name, reason in {"missing.jpg": "no such file", "empty.jpg": "empty", "text.jpg": "not a picture"}.items():
+        with pytest.raises(UserError, match=f"{name}: .*{reason}"):
+            read_image(tmp_path / name)
+    with pytest.raises(UserError, match="folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_finds_the_astronaut(astronaut, detector):
+    (box,) = find_faces(astronaut, detector, small_faces=True)
+    assert box.width == box.height
+    assert all(type(value) is int for value in box)
+    middle = box.x + box.width / 2, box.y + box.height / 2
+    assert middle == pytest.approx((222, 118), abs=15) and box.width == pytest.approx(120, abs=25)
+
+
+def test_boxes_run_from_left_to_right(astronaut):
+    left, right = find_faces(np.hstack([astronaut, astronaut]))
+    assert right.x - left.x == pytest.approx(512, abs=8)
+
+
+def test_finds_small_faces_when_asked(astronaut):
+    small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
+    image = np.full((720, 1280, 3), 90, np.uint8)
+    image[300:428, 900:1028] = small  # the face is 30 pixels wide, 2.3% of the longer side
+    (box,) = find_faces(image, small_faces=True)
+    assert (box.x + box.width / 2, box.y + box.height / 2) == pytest.approx((955, 330), abs=6)
+
+
+@pytest.mark.parametrize("shape", [(300, 400, 3), (300, 400), (1, 1, 3), (5, 900, 3), (900, 5, 3)])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_no_face_no_box(shape, detector):
+    assert find_faces(np.full(shape, 128, np.uint8), detector, small_faces=True) == []
+
+
+def test_unknown_detector_is_refused(astronaut):
+    with pytest.raises(ValueError, match="blazeface, haar"):
+        find_faces(astronaut, "eyes")
+
+
+def test_crop_gives_pixels_back(astronaut):
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY)
+    crop = crop_face(astronaut, Box(200, 90, 48, 48))
+    assert np.array_equal(crop, grey[90:138, 200:248])
+    assert np.array_equal(crop_face(grey, Box(200, 90, 48, 48)), crop)
+
+
+def test_crop_of_a_scaled_face_is_the_face(astronaut):
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY)[90:138, 200:248]
+    enlarged = cv2.resize(grey, (144, 144), interpolation=cv2.INTER_NEAREST)
+    assert np.array_equal(crop_face(enlarged, Box(0, 0, 144, 144)), grey)
+
+
+def test_margin_widens_the_square_around_the_same_middle():
+    image = np.arange(100, dtype=np.uint8)[None].repeat(100, axis=0)
+    assert np.array_equal(crop_face(image, Box(30, 30, 40, 40), margin=0.2), image[26:74, 26:74])
+
+
+def test_crop_over_the_border_repeats_it(astronaut):
+    crop = crop_face(astronaut, Box(-24, 480, 48, 48))
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY)
+    assert crop.shape == (48, 48) and crop.dtype == np.uint8
+    assert np.array_equal(crop[:32, 24:], grey[480:, :24])
+    assert (crop[:32, :24] == grey[480:, :1]).all() and (crop[32:] == crop[31]).all()
+    with pytest.raises(ValueError, match="outside"):
+        crop_face(astronaut, Box(512, 0, 48, 48))
+
+
+@pytest.mark.parametrize(
+    "box", [Box(20, 40, 60, 60), Box(0, 0, 100, 100), Box(90, 90, 30, 30), Box(-20, -20, 40, 40), Box(95, 0, 60, 99)]
+)
+def test_label_stays_in_the_picture(box):
+    image = np.full((100, 100, 3), 128, np.uint8)
+    drawn = draw_faces(image, [box], ["Surprise 100%"])
+    assert drawn.shape == image.shape and (image == 128).all()
+    rows, columns = np.nonzero((drawn < 30).all(axis=2))  # the label's dark backing, and all of it
+    assert np.ptp(rows) >= 12 and np.ptp(columns) >= 40
+    white = (drawn > 200).all(axis=2)
+    assert white.sum() > 30 and not white[[0, -1]].any() and not white[:, [0, -1]].any()
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (3, 3, 3), (2000, 30, 3)])
+def test_draws_on_any_size(shape):
+    image = np.full(shape, 128, np.uint8)
+    assert draw_faces(image, [Box(0, 0, 3, 3)], ["Überrascht 97%"]).shape == (*shape[:2], 3)
+
+
+def test_one_label_a_box():
+    with pytest.raises(ValueError):
+        draw_faces(np.zeros((50, 50, 3), np.uint8), [Box(0, 0, 9, 9)], [])
+
+
+def test_written_picture_reads_back(tmp_path, picture):
+    write_image(tmp_path / "new" / "笑.png", picture[..., ::-1])
+    assert_same_picture(read_image(tmp_path / "new" / "笑.png"), picture)
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.txt", "picture.mp4", "picture.exr"])
+def test_unknown_suffix_is_refused(tmp_path, picture, name):
+    with pytest.raises(UserError, match=name):
+        write_image(tmp_path / name, picture)
+    assert not list(tmp_path.iterdir())

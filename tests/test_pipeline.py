@@ -1,0 +1,54 @@
+"""The whole of it, as the README has it: drawn faces, converted, learned, evaluated and recognized."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from conftest import run_script
+
+from drawn_faces import write_csv
+
+CONVERT = "convert_fer2013_to_images_and_landmarks.py"
+
+
+def accuracies(folder: Path) -> dict[str, float]:
+    metrics = json.loads((folder / "best_model" / "metrics.json").read_text())
+    return {split: values["accuracy"] for split, values in metrics["splits"].items()}
+
+
+def test_documented_commands_reach_a_real_accuracy_on_drawn_faces(tmp_path):
+    write_csv(tmp_path / "fer2013.csv", 1400, 210, 210, seed=2)
+    assert run_script(CONVERT, cwd=tmp_path).returncode == 0
+    run = run_script("train.py", "--train=yes", "--evaluate=yes", "--model=A", "--epochs=10", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    for line in ("Validation accuracy: ", "Test accuracy: ", "Evaluated 420 faces in "):
+        assert line in run.stdout
+    reached = accuracies(tmp_path)
+    assert min(reached.values()) > 0.8, "seven expressions, of which guessing gets 14%"
+
+    run = run_script("train.py", "--evaluate=yes", cwd=tmp_path)
+    assert run.returncode == 0 and accuracies(tmp_path) == reached, "what was evaluated is what was saved"
+
+    # A row of the csv and the same face as a picture get the same answer.
+    assert run_script("drawn_faces.py", "--photo=photo.png", cwd=tmp_path).returncode == 0
+    run = run_script("predict.py", "--image", "photo.png", "--output", "annotated.png", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Prediction: ") == 3 and (tmp_path / "annotated.png").exists()
+
+
+def test_slice_of_the_real_faces(fer2013_csv, tmp_path):
+    run = run_script(CONVERT, f"--input={fer2013_csv}", "--limit=700", "--expressions=3,5", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    manifest = json.loads((tmp_path / "fer2013_features" / "manifest.json").read_text())
+    assert manifest["expressions"] == ["Happy", "Surprise"] and manifest["dropped"] == {}
+    rows = pd.read_csv(fer2013_csv, nrows=40000).query("emotion in (3, 5)").groupby("Usage").head(700)
+    for split, expected in rows.groupby("Usage"):
+        folder = tmp_path / "fer2013_features" / split
+        np.testing.assert_array_equal(np.load(folder / "labels.npy").argmax(1), (expected["emotion"] == 5).astype(int))
+        images = np.array([pixels.split() for pixels in expected["pixels"][:20]], np.uint8).reshape(-1, 48, 48)
+        np.testing.assert_array_equal(np.load(folder / "images.npy")[:20], images)
+    run = run_script("train.py", "--train=yes", "--evaluate=yes", "--model=A", "--output_size=2", "--epochs=4",
+                     "--features=landmarks_hog", cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert min(accuracies(tmp_path).values()) > 0.8, "happy or surprised, of which guessing gets 68%"

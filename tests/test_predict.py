@@ -1,0 +1,175 @@
+"""Recognition as a user meets it: pictures of every kind in, expressions, boxes and clear errors out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, assert_one_line_error, run_script
+from PIL import Image
+
+import features
+import predict
+import saved_model
+from data_loader import open_dataset
+from drawn_faces import draw_photo
+from faces import read_image
+from parameters import VIDEO_PREDICTOR
+
+HAPPY, SURPRISE = 3, 5
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    """A photograph of two drawn people, one happy and one surprised."""
+    path = tmp_path_factory.mktemp("photo") / "two.png"
+    cv2.imwrite(str(path), draw_photo((HAPPY, SURPRISE), np.random.default_rng(3))[0])
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(small_model) -> predict.Recognizer:
+    return predict.Recognizer(str(small_model), VIDEO_PREDICTOR)
+
+
+def main(*arguments: object) -> int:
+    return predict.main([str(argument) for argument in arguments])
+
+
+def test_a_row_of_the_dataset_and_the_same_face_as_a_picture_are_one(recognizer, drawn_dataset, tmp_path):
+    """The features of conversion and of prediction, and the probabilities, are equal to the last bit."""
+    split = open_dataset(drawn_dataset).load("PrivateTest", "landmarks")
+    expected = recognizer.model.predict(split.images[:1], split.features[:1])[0]
+    cv2.imwrite(str(tmp_path / "face.png"), split.images[0])
+    image = read_image(tmp_path / "face.png")
+    (face,) = recognizer.recognize(image)
+    np.testing.assert_array_equal(features.extract(image[None, :, :, 0], "landmarks"), split.features[:1])
+    assert list(face.probabilities.values()) == expected.tolist()
+    assert face.box == (0, 0, 48, 48) and face.confidence == expected.max()
+
+
+def test_faces_in_a_photo_get_their_own_expressions(recognizer):
+    hits = 0
+    for seed in range(6):
+        image, truth = draw_photo((HAPPY, SURPRISE), np.random.default_rng(seed))
+        found = recognizer.recognize(image)
+        assert len(found) == 2
+        for (x, y, width, _), expression in zip(truth, ("Happy", "Surprise"), strict=True):
+            face = min(found, key=lambda face: abs(face.box.x - x) + abs(face.box.y - y))
+            assert abs(face.box.x + face.box.width / 2 - (x + width / 2)) < width / 4
+            hits += face.expression == expression
+    assert hits >= 9, "of 12; guessing gets 2"
+
+
+def test_photo_is_told_in_words(small_model, photo, tmp_path, capsys):
+    assert main("--image", photo, "--model_path", small_model, "--output", tmp_path / "annotated.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("Prediction: ") for line in lines] == [True, True, False]
+    assert "(confidence: " in lines[0] and " at x=" in lines[0] and lines[2].startswith("Time: ")
+    changed = (read_image(tmp_path / "annotated.png") != read_image(photo)).any(axis=2)
+    assert 0.005 < changed.mean() < 0.3, "boxes and labels are drawn, the rest is left"
+
+
+def test_photo_is_told_in_json(small_model, photo, capsys):
+    assert main("--image", photo, "--model_path", small_model, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["image"] == str(photo) and len(answer["faces"]) == 2
+    for face in answer["faces"]:
+        assert len(face["box"]) == 4 and set(face["probabilities"]) == {*VIDEO_PREDICTOR.emotions}
+        assert face["confidence"] == face["probabilities"][face["expression"]] == max(face["probabilities"].values())
+        assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "I;16", "CMYK", "upside down"])
+def test_every_kind_of_picture_gives_the_same_answer(recognizer, drawn_dataset, tmp_path, mode):
+    face = np.load(drawn_dataset / "PrivateTest" / "images.npy")[0]
+    picture, suffix, options = Image.fromarray(face), "png", {}
+    if mode == "I;16":
+        picture = Image.fromarray(face.astype(np.uint16) * 257)
+    elif mode == "CMYK":
+        picture, suffix = picture.convert("CMYK"), "tif"
+    elif mode == "upside down":
+        picture, options = picture.rotate(180), {"exif": Image.Exif()}
+        options["exif"][0x0112] = 3  # EXIF's orientation: turned by 180 degrees
+    elif mode != "L":
+        picture = picture.convert(mode)
+    picture.save(tmp_path / f"face.{suffix}", **options)
+    expected = recognizer.classify([predict.Box(0, 0, 48, 48)], [face])[0].probabilities
+    (found,) = recognizer.recognize(read_image(tmp_path / f"face.{suffix}"))
+    assert found.probabilities == pytest.approx(expected, abs=0.02)
+
+
+def test_batch_goes_on_after_a_bad_file(small_model, photo, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copy(photo, folder / "b.png")
+    shutil.copy(photo, folder / "c.png")
+    (folder / "a.png").write_bytes(photo.read_bytes()[:2000])
+    status = main("--image", folder, "--model_path", small_model, "--output", tmp_path / "out")
+    output = capsys.readouterr()
+    assert status == 2
+    assert len(output.err.splitlines()) == 1 and "a.png" in output.err
+    assert f"{folder / 'b.png'}:" in output.out and output.out.count("Prediction: ") == 4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "c.png"]
+
+
+def test_no_face_is_said_with_status_1(small_model, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "sky.png"), np.full((200, 300, 3), 180, np.uint8))
+    assert main("--image", tmp_path / "sky.png", "--model_path", small_model) == 1
+    assert capsys.readouterr().out.startswith("No face found")
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"), [(None, "no such file"), (b"", "empty"), (b"words, not pixels", "not a picture")]
+)
+def test_unusable_file_gets_one_line(small_model, tmp_path, content, fragment):
+    path = tmp_path / "picture.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    run = run_script("predict.py", "--image", str(path), "--model_path", str(small_model), cwd=tmp_path)
+    assert_one_line_error(run, "picture.jpg", fragment)
+    assert run.stdout == ""
+
+
+def test_missing_model_and_misplaced_output_are_said(small_model, photo, tmp_path):
+    run = run_script("predict.py", "--image", str(photo), cwd=tmp_path)
+    assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
+    taken = tmp_path / "taken"
+    taken.touch()
+    run = run_script("predict.py", "--image", str(photo), str(photo), "--output", str(taken),
+                     "--model_path", str(small_model), cwd=tmp_path)  # fmt: skip
+    assert_one_line_error(run, "--output must be a folder")
+    (tmp_path / "empty").mkdir()
+    run = run_script("predict.py", "--image", "empty", "--model_path", str(small_model), cwd=tmp_path)
+    assert_one_line_error(run, "no picture in the folder empty")
+
+
+def test_names_come_from_the_model(capsys):
+    predict.warn_of_other_names(("Sad", "Happy"), ("Happy", "Sad"))
+    assert "the model's names are used" in capsys.readouterr().err
+    predict.warn_of_other_names(("Happy", "Sad"), ("Happy", "Sad"))
+    predict.warn_of_other_names(VIDEO_PREDICTOR.emotions, ("Happy", "Sad"))
+    assert capsys.readouterr().err == "", "names that were not edited are no disagreement"
+
+
+def test_prediction_imports_no_tensorflow(small_model, photo, tmp_path):
+    code = (
+        "import sys, predict; status = predict.main(['--image', sys.argv[1], '--model_path', sys.argv[2]]); "
+        "loaded = {'tensorflow', 'tflearn', 'keras', 'matplotlib', 'skimage'} & set(sys.modules); "
+        "assert not loaded, loaded; sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, str(photo), str(small_model)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+
+
+def test_raw_pixel_model_needs_no_dlib(tmp_path, photo, raw_model):
+    code = "import sys, predict; predict.main(sys.argv[1:]); assert 'dlib' not in sys.modules"
+    command = [sys.executable, "-c", code, "--image", str(photo), "--model_path", str(raw_model)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    assert saved_model.load(raw_model).features == "none"

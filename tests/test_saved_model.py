@@ -1,0 +1,82 @@
+"""The saved model's file: strict in loading, usable by other tools, refusing what it was not trained on."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import saved_model
+from command_line import UserError
+
+FACES = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+
+
+@pytest.fixture
+def path(small_model: Path, tmp_path: Path) -> Path:
+    """A copy of a saved model, to be damaged."""
+    copy = tmp_path / "saved_model.bin"
+    copy.write_bytes(small_model.read_bytes())
+    return copy
+
+
+def test_file_is_a_litert_network_and_a_zip_archive_of_its_facts(path):
+    network = Interpreter(model_path=str(path))
+    assert {details["name"] for details in network.get_input_details()} == {"images", "features"}
+    facts = json.loads(zipfile.ZipFile(path).read("facts.json"))
+    assert facts["features"] == "landmarks" and facts["expressions"][3] == "Happy"
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
+def test_cut_off_file_is_refused(path, kept):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))] if isinstance(kept, float) else content[:kept])
+    with pytest.raises(UserError, match=f"{path} is not a whole saved model"):
+        saved_model.load(path)
+
+
+def test_changed_weight_is_refused(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="its network is not the one that was saved"):
+        saved_model.load(path)
+
+
+def test_facts_without_a_network_are_refused(path):
+    saved_model.save(path, b"no network", {"expressions": ["Sad", "Happy"], "features": "none"})
+    with pytest.raises(UserError, match="not a whole saved model"):
+        saved_model.load(path)
+
+
+def test_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match=r"no trained model at .*python train.py --train=yes"):
+        saved_model.load(tmp_path / "none.bin")
+
+
+def test_folder_in_place_of_a_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        saved_model.load(tmp_path)
+
+
+def test_batch_size_does_not_matter(small_model):
+    model = saved_model.load(small_model)
+    random = np.random.default_rng(0)
+    faces = random.integers(0, 256, (saved_model.BATCH + 3, 48, 48), dtype=np.uint8)
+    vectors = random.random((len(faces), 136), np.float32) * 48
+    together = model.predict(faces, vectors)
+    assert model.predict(faces[:0], vectors[:0]).shape == (0, 7)
+    alone = np.concatenate([model.predict(faces[row : row + 1], vectors[row : row + 1]) for row in (0, 1, 66)])
+    np.testing.assert_allclose(alone, together[[0, 1, 66]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("faces", "vectors"),
+    [(FACES, None), (FACES, np.zeros((5, 208), np.float32)), (FACES[:, :40], np.zeros((5, 136), np.float32)),
+     (FACES.astype(np.float32), np.zeros((5, 136), np.float32))],
+)  # fmt: skip
+def test_inputs_of_another_kind_are_refused(small_model, faces, vectors):
+    with pytest.raises(ValueError, match=r"faces must be|takes 136 features"):
+        saved_model.load(small_model).predict(faces, vectors)

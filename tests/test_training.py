@@ -1,0 +1,233 @@
+"""Training as a user runs it: repeatable, resumable, stoppable, and strict about what it is given."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, assert_one_line_error, run_script
+
+import saved_model
+import train as training_script
+from command_line import UserError
+from data_loader import open_dataset
+from parameters import HYPERPARAMS, TRAINING, Hyperparams, Network, Training
+from train import Run, State, check_settings, main, shuffled_batches, train
+
+NETWORK = Network(model="A", features="landmarks")
+QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
+
+
+def settings(folder: Path, **changes: object) -> Training:
+    places = {
+        "save_model_path": str(folder / "best_model" / "saved_model.bin"),
+        "checkpoint_folder": str(folder / "checkpoints"),
+        "logs_folder": str(folder / "logs"),
+    }
+    return replace(TRAINING, **{"epochs": 2, **places, **changes})
+
+
+def learned(state: State) -> np.ndarray:
+    """Loss, accuracy and validation accuracy, a row an epoch."""
+    return np.array([(row["loss"], row["accuracy"], row["validation_accuracy"]) for row in state.history])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(drawn_dataset, tmp_path_factory) -> tuple[State, Path]:
+    """Three epochs in one go, and where they were saved."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(folder, epochs=3))), folder
+
+
+def test_one_seed_makes_a_run_repeatable(drawn_dataset, uninterrupted, tmp_path):
+    again = train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
+    np.testing.assert_allclose(learned(again), learned(uninterrupted[0])[:1], rtol=1e-4)
+    other = train(
+        Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False, seed=1))
+    )
+    assert not np.allclose(learned(other), learned(again), rtol=1e-3)
+
+
+def test_what_a_training_leaves_on_disk(uninterrupted):
+    state, folder = uninterrupted
+    model = saved_model.load(folder / "best_model" / "saved_model.bin")
+    assert model.facts["best_epoch"] == state.best["epoch"]
+    assert model.facts["training"]["seed"] == 0 and model.facts["hyperparams"]["learning_rate"] == 1e-3
+    assert model.facts["dataset"]["counts"]["Training"] == 700
+    assert model.facts["validation_accuracy"] == pytest.approx(state.best["validation_accuracy"], abs=0.02)
+    (log,) = (folder / "logs").iterdir()
+    history = pd.read_csv(log / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(history["loss"], [row["loss"] for row in state.history])
+    events = [event for file in sorted(log.glob("events*")) for event in tensorboard_values(file)]
+    assert [value for tag, value in events if tag == "loss"] == pytest.approx(history["loss"].tolist(), rel=1e-5)
+    kept = {path.name.split(".")[0] for path in (folder / "checkpoints").glob("epoch-*")}
+    assert kept == {"epoch-3", f"epoch-{state.best['epoch']}"}
+
+
+def tensorboard_values(file: Path) -> list[tuple[str, float]]:
+    from tflearn_compat import tf
+
+    return [(v.tag, v.simple_value) for event in tf.train.summary_iterator(str(file)) for v in event.summary.value]
+
+
+def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
+    def best(*accuracies: float) -> float:
+        return State({}, "", [{"epoch": i, "validation_accuracy": a} for i, a in enumerate(accuracies, 1)]).best[
+            "epoch"
+        ]
+
+    assert best(0.3, 0.5, 0.5, 0.4) == 2
+    assert best(float("nan"), float("nan")) == 2, "without validation the last epoch is kept"
+
+
+def start_training(dataset: Path, folder: Path, *flags: str) -> subprocess.Popen:
+    places = settings(folder)
+    command = [sys.executable, str(ROOT / "train.py"), "--train=yes", f"--folder={dataset}", *flags]
+    command += ["--model=A", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
+    command += ["--learning_rate=0.001", "--batch_size=64", "--keep_prob=0.8"]
+    command += [f"--{name}={getattr(places, name)}" for name in ("save_model_path", "checkpoint_folder", "logs_folder")]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(process: subprocess.Popen, folder: Path, epoch: int) -> None:
+    """Until the checkpoint of `epoch` is recorded and the next epoch is under way."""
+    path = folder / "checkpoints" / "state.json"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and len(json.loads(path.read_text())["history"]) >= epoch):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.1)
+
+
+def test_killed_training_goes_on_as_if_it_had_not_been(drawn_dataset, uninterrupted, tmp_path):
+    process = start_training(drawn_dataset, tmp_path)
+    wait_for_epoch(process, tmp_path, 1)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "best_model").exists(), "nothing half-trained is left as the saved model"
+
+    process = start_training(drawn_dataset, tmp_path, "--resume=yes")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Resuming after epoch" in output and "Saved epoch" in output
+    state = State(**json.loads((tmp_path / "checkpoints" / "state.json").read_text()))
+    np.testing.assert_allclose(learned(state), learned(uninterrupted[0]), rtol=1e-3)
+
+
+def test_ctrl_c_keeps_the_best_finished_epoch(drawn_dataset, tmp_path):
+    process = start_training(drawn_dataset, tmp_path, "--epochs=1000")
+    wait_for_epoch(process, tmp_path, 1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert "Interrupted: keeping the best of the" in errors and "Saved epoch" in output
+    assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").features == "landmarks"
+
+
+def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[1] / "checkpoints", tmp_path / "checkpoints")
+    dataset, same = open_dataset(drawn_dataset), settings(tmp_path, epochs=3)
+    with pytest.raises(UserError, match="learning_rate=0.001, not 0.5"):
+        train(Run(dataset, NETWORK, replace(QUICK, learning_rate=0.5), same), resume=True)
+    with pytest.raises(UserError, match="seed=0, not 5"):
+        train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
+    for file in (tmp_path / "checkpoints").glob("epoch-*.data*"):
+        os.truncate(file, 1000)
+    with pytest.raises(UserError, match="missing or damaged"):
+        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+    (tmp_path / "checkpoints" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+
+
+def test_clearing_checkpoints_spares_other_files(tmp_path):
+    for name in ("epoch-3.index", "state.json", "notes.txt"):
+        (tmp_path / name).touch()
+    training_script.Checkpoints(tmp_path).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
+    wild = replace(QUICK, optimizer="momentum", learning_rate=1e18)
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1: try a lower --learning_rate"):
+        train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
+    assert not (tmp_path / "best_model").exists()
+
+
+def test_dataset_without_validation_split_keeps_the_last_epoch(drawn_dataset, tmp_path, capsys):
+    dataset = open_dataset(drawn_dataset)
+    del dataset.manifest["splits"]["PublicTest"]
+    train(Run(dataset, NETWORK, QUICK, settings(tmp_path)))
+    assert "the last epoch is kept" in capsys.readouterr().out
+    facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
+    assert facts["best_epoch"] == 2 and facts["validation_accuracy"] is None
+
+
+def test_quantized_model_says_what_it_costs(drawn_dataset, tmp_path, capsys):
+    train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, quantize=True)))
+    assert "8-bit weights: validation accuracy" in capsys.readouterr().out
+    facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
+    assert facts["training"]["quantize"] and facts["validation_accuracy_unquantized"] is not None
+
+
+def test_shuffled_batches_hold_every_row_once_and_differ_by_epoch():
+    batches = shuffled_batches(10, 5, seed=0, epoch=1)
+    assert sorted(np.concatenate(batches)) == list(range(10))
+    assert not np.array_equal(np.concatenate(batches), np.concatenate(shuffled_batches(10, 5, seed=0, epoch=2)))
+    assert [len(rows) for rows in shuffled_batches(11, 5, 0, 1)] == [5, 5], "full batches only"
+    assert [len(rows) for rows in shuffled_batches(3, 5, 0, 1)] == [3], "but never none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragments"),
+    [
+        (["--output_size=5"], ["7 expressions", "--output_size=7"]),
+        (["--learning_rate=-1"], ["learning_rate is -1.0: it must be above 0"]),
+        (["--keep_prob=0"], ["keep_prob"]),
+        (["--epochs=0"], ["epochs"]),
+        (["--save_model=no", "--evaluate=yes"], ["TRAINING.save_model", "--save_model=yes"]),
+        (["--folder=elsewhere"], ["no converted dataset in elsewhere", "convert_fer2013"]),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_built(
+    drawn_dataset, flags, fragments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--train=yes", f"--folder={drawn_dataset}", *flags]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and all(fragment in errors[0] for fragment in fragments), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_feature_is_said_in_one_line(drawn_csv, tmp_path):
+    run = run_script("convert_fer2013_to_images_and_landmarks.py", f"--input={drawn_csv}", "--limit=20", "--hog=no",
+                     "--hog_windows=no", "--landmarks=no", cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    run = run_script("train.py", "--train=yes", "--features=landmarks_hog", cwd=tmp_path)
+    assert_one_line_error(run, "landmarks", "hog_features", "--landmarks=yes --hog=yes")
+
+
+def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path):
+    run = run_script("train.py", cwd=tmp_path)
+    assert run.returncode == 2 and "say --train=yes, --evaluate=yes or both" in run.stderr
+    run = run_script("train.py", "--evaluate=yes", f"--folder={drawn_dataset}", cwd=tmp_path)
+    assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
+
+
+@pytest.mark.parametrize("change", [{"optimizer_param": 1.0}, {"batch_size": 1}, {"learning_rate": float("nan")}])
+def test_impossible_hyperparameters_are_refused(change):
+    with pytest.raises(UserError, match=next(iter(change))):
+        check_settings(Network(), replace(HYPERPARAMS, **change), TRAINING)
