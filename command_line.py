@@ -32,7 +32,9 @@ def yes_no(text: str) -> bool:
 
 
 def add_yes_no(parser: argparse.ArgumentParser, *names: str, default: bool | None, help: str) -> None:
-    """A flag that takes yes or no; bare, it means yes."""
+    """A flag that takes yes or no; bare, it means yes. None is the default of a flag that overrides a setting."""
+    if default is not None:
+        help = f"{help} (default: {_shown(default)})"
     parser.add_argument(*names, type=yes_no, nargs="?", const=True, default=default, metavar="yes|no", help=help)
 
 
@@ -58,13 +60,18 @@ def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Decorates a script's `main(argv) -> exit status`: a `UserError` becomes one line on stderr and exit
-    status 2, Ctrl-C becomes exit status 130, and a closed pipe (`| head`) ends the script quietly."""
+    """Decorates a script's `main(argv) -> exit status`.
+
+    A `UserError`, and the system's own (no permission, no space), becomes one line on stderr and exit status 2; Ctrl-C
+    becomes exit status 130; a closed pipe (`| head`) ends the script quietly.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()  # here, where a closed pipe is caught
+            return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -74,6 +81,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except OSError as error:
+            print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+            return 2
 
     return wrapped
 

@@ -8,10 +8,15 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 """
 
 import argparse
+import bz2
 import collections
+import contextlib
+import csv
 import functools
+import gzip
 import hashlib
 import importlib.metadata
+import io
 import json
 import lzma
 import multiprocessing
@@ -45,6 +50,7 @@ from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SPLITS
 CHUNK = 64  # faces a process takes at a time
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
+SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
 
 # One usable row: split, label 0…6, (48, 48) uint8 face. One unusable row: the reason.
 Row = tuple[str, int, np.ndarray] | str
@@ -72,8 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if wanted
     ]
-    if arguments.landmarks:
-        features.find_shape_predictor(dataset.shape_predictor_path)  # before the long reading, not after it
     started = time.perf_counter()
     manifest = convert(
         dataset.input,
@@ -93,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features."
     )
     add_yes_no(parser, "-j", "--jpg", default=False, help="also write every face as a jpg")
     add_yes_no(parser, "-l", "--landmarks", default=True, help="extract dlib's 68 landmarks")
@@ -108,12 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         type=expressions,
         default=tuple(range(len(EMOTIONS))),
         metavar="0,1,…",
-        help="which to keep: " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
+        help="which to keep (default: all): " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
     )
     add_flags(parser, DATASET, "input")
-    parser.add_argument("--output", dest="folder", metavar="PATH", help="the folder to write", default=DATASET.folder)
-    parser.add_argument("--limit", type=positive, metavar="N", help="keep the first N rows of each split")
-    parser.add_argument("--processes", type=positive, default=os.cpu_count(), metavar="N", help="processes at work")
+    parser.add_argument(
+        "--output", dest="folder", metavar="PATH", help=f"the folder to write (default: {DATASET.folder})"
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="keep the first N rows of each split (default: all)"
+    )
+    parser.add_argument(
+        "--processes", type=positive, default=os.cpu_count(), metavar="N", help="processes at work (default: all cores)"
+    )
     add_flags(parser, DATASET, "shape_predictor_path")
     return parser
 
@@ -152,6 +161,9 @@ def convert(
     labels: the expressions to keep, ascending; they become 0…K-1. arrays: of "landmarks", "hog_features",
     "hog_windows", "hog_images". limit: rows of each split to keep. Raises UserError when the source cannot be used.
     """
+    check_output(Path(folder), Path(source))
+    if "landmarks" in arrays:
+        features.landmarks(np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8), shape_predictor_path)  # is it there?
     splits, dropped = gather(read_fer2013(source), labels, limit)
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
@@ -174,6 +186,22 @@ def convert(
         }
         (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def check_output(folder: Path, source: Path) -> None:
+    """Raises UserError where writing `folder` would destroy something that is not a converted dataset."""
+    if folder.resolve() in [source.resolve(), *source.resolve().parents]:
+        raise UserError(f"the output {folder} would replace the input {source}: name another folder with --output")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the output {folder} is a file: name a folder with --output")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise UserError(
+            f"the output {folder} holds something else than a converted dataset: name another with --output"
+        )
+    try:
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output {folder} cannot be made: {error.strerror}") from error
 
 
 def summary(manifest: dict) -> str:
@@ -209,36 +237,48 @@ def read_csv(path: Path) -> Iterator[Row]:
 
     Raises UserError when the file is not such a csv or its compressed stream is cut off.
     """
-    misshapen = []
     try:
-        with pd.read_csv(
-            path,
-            dtype=str,
-            chunksize=1024,
-            engine="python",  # the one that hands over rows with too many fields
-            on_bad_lines=lambda fields: misshapen.append(fields),
-        ) as chunks:
-            for chunk in chunks:
-                columns = _columns(chunk, path)
-                for fields in zip(*(chunk[column].fillna("") for column in columns), strict=True):
-                    yield parse_row(*fields)
-                yield from ["wrong number of fields" for _ in misshapen]
-                misshapen.clear()
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{path} is empty: fetch it again") from error
+        with open_text(path) as text:
+            rows = csv.reader(text)
+            header = next(rows, [])
+            columns = [column_of(name, header, path) for name in ("emotion", "pixels", "Usage")]
+            for fields in filter(None, rows):
+                if len(fields) > len(header):
+                    yield "too many fields"
+                    continue
+                fields += [""] * (len(header) - len(fields))  # the last row of a file that was cut off
+                yield parse_row(*(fields[column] for column in columns))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a csv ({error})") from error
     except (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is cut off or damaged ({error}): fetch it again") from error
-    except (UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
-        raise UserError(f"{path} is not a csv ({error})") from error
 
 
-def _columns(chunk: pd.DataFrame, path: Path) -> list[str]:
-    """The chunk's own names of the three columns; Kaggle's icml_face_data.csv has ' Usage' and ' pixels'."""
-    names = {str(name).strip().lower(): name for name in chunk.columns}
-    missing = [name for name in ("emotion", "pixels", "Usage") if name.lower() not in names]
-    if missing:
-        raise UserError(f"{path} has no column {' nor '.join(missing)}: FER2013 has emotion, pixels and Usage")
-    return [names["emotion"], names["pixels"], names["usage"]]
+@contextlib.contextmanager
+def open_text(path: Path) -> Iterator[io.TextIOBase]:
+    """The file as text, decompressed as its suffix says; of a zip archive, its first csv."""
+    text = {"encoding": "utf-8-sig", "newline": ""}
+    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    if path.suffix != ".zip":
+        with openers.get(path.suffix, open)(path, "rt", **text) as stream:
+            yield stream
+        return
+    with zipfile.ZipFile(path) as archive:
+        inside = [name for name in archive.namelist() if name.endswith(".csv")]
+        if not inside:
+            raise UserError(f"{path} holds no csv")
+        with archive.open(inside[0]) as stream, io.TextIOWrapper(stream, **text) as decoded:
+            yield decoded
+
+
+def column_of(name: str, header: Sequence[str], path: Path) -> int:
+    """Where the column is; Kaggle's icml_face_data.csv has ' Usage' and ' pixels'."""
+    names = [heading.strip().lower() for heading in header]
+    if not names:
+        raise UserError(f"{path} is empty: fetch it again")
+    if name.lower() not in names:
+        raise UserError(f"{path} has no column {name}: FER2013 has emotion, pixels and Usage")
+    return names.index(name.lower())
 
 
 def parse_row(emotion: str, pixels: str, usage: str) -> Row:
@@ -346,6 +386,7 @@ def describe(faces: Faces, labels: Sequence[int]) -> dict:
         "count": len(faces.labels),
         "expressions": {EMOTIONS[label]: int(count) for label, count in zip(labels, counts, strict=True)},
         "blank": sum(int(image.min() == image.max()) for image in faces.images),
+        "sha256": hashlib.sha256(b"".join([*faces.images, bytes(faces.labels)])).hexdigest(),
     }
 
 
@@ -412,13 +453,27 @@ def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
     if processes == 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(processes, initializer=_start_process) as pool:
+    with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=_start_process) as pool:
         try:
-            yield from pool.map(work, items)
+            for result in pool.map(work, items):
+                if interrupts:
+                    raise KeyboardInterrupt
+                yield result
         except BrokenProcessPool as error:
             raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list]:
+    """Ctrl-C is noted in the list, for it is lost, or hangs the pool, when it strikes while processes are started."""
+    interrupts: list = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start_process() -> None:

@@ -49,8 +49,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tells datasets apart: the same for every conversion of the same source to the same expressions and rows."""
-        facts = [self.manifest["source"]["sha256"], self.expressions, self.counts]
+        """Tells datasets apart: the same for the same faces, labels and names, whatever file they came from."""
+        facts = [self.expressions, {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -81,6 +81,8 @@ class Dataset:
         labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
         parts = {name: self._array(split, name, (count, *features.part_shape(name))) for name in features.PARTS[kind]}
         indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
+        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
+            raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
         return Split(images, features.join(parts, kind, count), indices)
 
     def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -103,7 +105,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         if manifest["format"] != MANIFEST_FORMAT:
             raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
         dataset = Dataset(Path(folder), manifest)
-        _ = dataset.fingerprint, manifest["arrays"], manifest["one_hot"]  # all that is relied on is there
+        _ = dataset.fingerprint, dataset.counts, manifest["source"], set(manifest["arrays"]), manifest["one_hot"]
     except FileNotFoundError as error:
         raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or set DATASET.folder") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

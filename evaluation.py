@@ -33,7 +33,7 @@ def evaluate(model: SavedModel, dataset: Dataset) -> dict:
     splits = [split for split in EVALUATED if split in dataset.counts]
     if not splits:
         raise UserError(f"{dataset.folder} has neither a {' nor a '.join(EVALUATED)} split: nothing to evaluate on")
-    metrics: dict = {"expressions": list(model.expressions), "splits": {}}
+    metrics: dict = {"expressions": list(model.expressions), "model": model.facts, "splits": {}}
     for split in splits:
         faces = dataset.load(split, model.features)
         started = time.perf_counter()

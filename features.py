@@ -7,6 +7,7 @@ Every function takes a stack of faces, so that the work is done on many faces at
 
 import functools
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -57,13 +58,17 @@ def part_shape(name: str) -> tuple[int, ...]:
 def join(parts: Mapping[str, np.ndarray], kind: str, count: int) -> np.ndarray:
     """The converted arrays of `count` faces, side by side: (count, size(kind)) float32."""
     return np.concatenate(
-        [np.zeros((count, 0), np.float32), *(parts[name].reshape(count, -1) for name in PARTS[kind])], axis=1
+        [np.zeros((count, 0), np.float32), *(parts[name].reshape(count, _length(name)) for name in PARTS[kind])], axis=1
     )
 
 
 def size(kind: str) -> int:
     """Length of the feature vector of one of `parameters.FEATURES`."""
-    return sum(int(np.prod(part_shape(name))) for name in PARTS[kind])
+    return sum(_length(name) for name in PARTS[kind])
+
+
+def _length(name: str) -> int:
+    return math.prod(part_shape(name))
 
 
 # --- landmarks -------------------------------------------------------------------------------------------------------

@@ -32,12 +32,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it takes the place of `path` when the block ends well.
 
     A folder cannot be replaced in one step, so the old one is moved aside first: a kill in the instant between
-    the two renames leaves it whole as `<path>.old`, from where the next call puts it back.
+    the two renames leaves it whole under a hidden name, from where the next call puts it back. A link to a folder stays
+    a link.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = path.with_name(path.name + ".old")
     recover_folder(path)
+    old = _aside(path)
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
     temporary.mkdir()
@@ -53,13 +54,17 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 def recover_folder(path: str | Path) -> None:
     """Puts back what a kill between `whole_folder`'s two renames left aside."""
-    path = Path(path).absolute()
-    old = path.with_name(path.name + ".old")
+    path = Path(path).resolve()
+    old = _aside(path)
     if old.is_dir():
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(old, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _umask() -> int:

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Recognize the expression of every face in a picture.")
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument("--output", metavar="PATH", help="write the annotated picture here; of several, a folder")
-    add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture (default: no)")
+    add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture")
     model_path = TRAINING.save_model_path
     parser.add_argument("--model_path", default=model_path, metavar="PATH", help=f"the model (default: {model_path})")
     names = ("detector", "detection_confidence", "small_faces", "margin", "show_confidence")

@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train a network on the converted dataset; evaluate the saved model.")
-    add_yes_no(parser, "--train", default=False, help="train (default: no)")
-    add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model (default: no)")
-    add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch (default: no)")
+    add_yes_no(parser, "--train", default=False, help="train")
+    add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
+    add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch")
     for settings in (NETWORK, HYPERPARAMS, TRAINING):
         group = parser.add_argument_group(type(settings).__name__.lower())
         add_flags(group, settings, *(field.name for field in dataclasses.fields(settings)))

@@ -105,8 +105,8 @@ def test_interruption_between_the_two_renames_loses_nothing(tmp_path, monkeypatc
     [
         ({}, {}),
         ({"data": "new"}, {"data/a.txt": "new"}),
-        ({"data.old": "old"}, {"data/a.txt": "old"}),
-        ({"data": "new", "data.old": "old"}, {"data/a.txt": "new"}),
+        ({".data.old": "old"}, {"data/a.txt": "old"}),
+        ({"data": "new", ".data.old": "old"}, {"data/a.txt": "new"}),
     ],
     ids=["nothing there", "not killed", "killed between the renames", "killed after them"],
 )

@@ -1,0 +1,170 @@
+"""Loading the converted dataset, and refusing what is not as its manifest says."""
+
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convert_fer2013_to_images_and_landmarks as conversion
+from command_line import UserError
+from data_loader import open_dataset
+from parameters import EMOTIONS, FEATURES, SPLITS
+
+NO_FEATURES = ("--landmarks=no", "--hog=no", "--hog_windows=no", "--processes=1")
+
+
+@pytest.fixture
+def convert(drawn_csv, tmp_path):
+    """Converts ten faces of each split, with further flags, into a folder of this name."""
+
+    def convert_into(name: str, *flags: str) -> Path:
+        assert conversion.main([f"--input={drawn_csv}", f"--output={tmp_path / name}", "--limit=10", *flags]) == 0
+        return tmp_path / name
+
+    return convert_into
+
+
+@pytest.fixture
+def folder(convert) -> Path:
+    return convert("data", "--landmarks=no", "--hog_windows=no", "--processes=1")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("kind", FEATURES)
+def test_what_conversion_wrote_is_loaded(drawn_dataset, split, kind):
+    dataset = open_dataset(drawn_dataset)
+    dataset.check(kind, output_size=7)
+    loaded = dataset.load(split, kind)
+    written = {path.stem: np.load(path) for path in (drawn_dataset / split).glob("*.npy")}
+    names = {
+        "none": [],
+        "landmarks": ["landmarks"],
+        "landmarks_hog": ["landmarks", "hog_features"],
+        "landmarks_hog_windows": ["landmarks", "hog_windows"],
+    }[kind]
+    np.testing.assert_array_equal(loaded.images, written["images"])
+    for row, face in enumerate(loaded.features):
+        np.testing.assert_array_equal(face, [value for name in names for value in written[name][row].ravel()])
+    np.testing.assert_array_equal(np.eye(7)[loaded.labels], written["labels"])
+    assert (loaded.images.dtype, loaded.features.dtype, loaded.labels.dtype) == (np.uint8, np.float32, np.int64)
+    assert len(loaded) == dataset.counts[split] == len(loaded.features) == {"Training": 700}.get(split, 140)
+    assert dataset.expressions == EMOTIONS
+
+
+def test_one_hot_and_index_labels_load_equal(convert):
+    one_hot, indices = (open_dataset(convert(name, *NO_FEATURES, f"--onehot={name}")) for name in ("yes", "no"))
+    assert one_hot.fingerprint == indices.fingerprint
+    for split in SPLITS:
+        one, other = one_hot.load(split, "none"), indices.load(split, "none")
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.labels.dtype == other.labels.dtype and len(set(one.labels.tolist())) > 2
+
+
+@pytest.mark.parametrize("flag", ["--expressions=1,4,6", "--limit=9"])
+def test_fingerprint_tells_other_faces_apart(convert, flag):
+    one, other = convert("one", *NO_FEATURES), convert("other", *NO_FEATURES, flag)
+    assert open_dataset(one).fingerprint != open_dataset(other).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"), [("landmarks", ["landmarks"]), ("landmarks_hog_windows", ["landmarks", "hog_windows"])]
+)
+def test_missing_features_are_named_with_the_command_that_makes_them(folder, convert, kind, missing):
+    with pytest.raises(UserError) as error:
+        open_dataset(folder).check(kind, output_size=7)
+    message = str(error.value)
+    assert str(folder) in message and "\n" not in message
+    for name in missing:
+        assert f"no {name}" in message and f"--{name}=yes" in message
+    program, script, *flags = shlex.split(message.split("'")[1])
+    assert (program, script) == ("python", "convert_fer2013_to_images_and_landmarks.py")
+    open_dataset(convert("data", *NO_FEATURES, *flags)).check(kind, output_size=7)
+
+
+def test_other_number_of_expressions_is_refused(convert):
+    dataset = open_dataset(convert("data", *NO_FEATURES, "--expressions=0,3,5"))
+    dataset.check("none", output_size=3)
+    with pytest.raises(UserError, match=r"3 expressions \(Angry, Happy, Surprise\).* is 7.*--output_size=3"):
+        dataset.check("none", output_size=7)
+
+
+def test_missing_dataset_says_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match="no converted dataset in .*nowhere.*convert_fer2013_to_images_and_landmarks"):
+        open_dataset(tmp_path / "nowhere")
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_split_is_named(tmp_path, drawn_csv):
+    lines = drawn_csv.read_text().splitlines()
+    (tmp_path / "training.csv").write_text("\n".join(lines[:20]))
+    data = tmp_path / "data"
+    assert conversion.main([f"--input={tmp_path}/training.csv", f"--output={data}", *NO_FEATURES]) == 0
+    assert open_dataset(data).counts == {"Training": 19}
+    with pytest.raises(UserError, match="PublicTest"):
+        open_dataset(data).load("PublicTest", "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe\x00", b'{"format": 1}'])
+def test_damaged_manifest_is_refused_by_name(folder, content):
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("key", ["format", "source", "expressions", "one_hot", "arrays", "splits"])
+def test_manifest_without_a_needed_fact_is_refused(folder, key):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[key]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        open_dataset(folder)
+
+
+def test_manifest_of_another_version_is_refused(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    with pytest.raises(UserError, match="another version"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "hog_windows"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not an array"),
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        lambda path: os.truncate(path, 100),
+        lambda path: np.save(path, np.load(path)[:-1]),
+        lambda path: np.save(path, np.load(path)[:, :1]),
+        lambda path: np.save(path, np.load(path).astype(object), allow_pickle=True),
+    ],
+    ids=["missing", "empty", "garbage", "a byte short", "header only", "a row short", "other shape", "pickled"],
+)
+def test_damaged_array_is_refused_by_name(drawn_dataset, tmp_path, name, damage):
+    split = tmp_path / "data" / "PublicTest"
+    shutil.copytree(drawn_dataset / "PublicTest", split)
+    shutil.copy(drawn_dataset / "manifest.json", tmp_path / "data")
+    open_dataset(tmp_path / "data").load("PublicTest", "landmarks_hog_windows")
+    damage(split / f"{name}.npy")
+    with pytest.raises(UserError, match=rf"{name}\.npy .*convert again") as error:
+        open_dataset(tmp_path / "data").load("PublicTest", "landmarks_hog_windows")
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_objects_are_not_run(folder):
+    class Malice:
+        def __reduce__(self):
+            return os.mkdir, (str(folder / "run"),)
+
+    np.save(folder / "Training" / "labels.npy", np.array([Malice()], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError):
+        open_dataset(folder).load("Training", "none")
+    assert not (folder / "run").exists()
