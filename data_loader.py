@@ -49,14 +49,19 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tells datasets apart: the same for the same faces, labels and names, whatever file they came from."""
-        facts = [self.expressions, {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}]
+        """Tells datasets apart: the same for the same faces, labels and features, whatever file they came from."""
+        faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
+        facts = [self.expressions, faces, self.manifest["recipes"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def counts(self) -> dict[str, int]:
         """Faces of each split that there is."""
         return {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+
+    def recipes(self, kind: str) -> dict[str, dict]:
+        """How the features of `kind` were computed: see features.recipe."""
+        return {name: self.manifest["recipes"][name] for name in features.PARTS[kind]}
 
     def check(self, kind: str, output_size: int) -> None:
         """Raises UserError unless the dataset has what features `kind` need and `output_size` expressions."""
@@ -79,7 +84,7 @@ class Dataset:
         count = self.counts[split]
         images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
         labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
-        parts = {name: self._array(split, name, (count, *features.part_shape(name))) for name in features.PARTS[kind]}
+        parts = {name: self._array(split, name, (count, *features.SHAPES[name])) for name in features.PARTS[kind]}
         indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
         if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
             raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
@@ -89,11 +94,20 @@ class Dataset:
         path = self.folder / split / f"{name}.npy"
         try:
             array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header can raise nearly anything
             raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
         if array.shape != shape:
             raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
         return array
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a conversion made this folder."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"format", "expressions", "splits", "arrays"} <= manifest.keys()
 
 
 def open_dataset(folder: str | Path) -> Dataset:
@@ -109,5 +123,5 @@ def open_dataset(folder: str | Path) -> Dataset:
     except FileNotFoundError as error:
         raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or set DATASET.folder") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): convert again with '{CONVERT}'") from error
+        raise UserError(f"{path} is damaged ({error!r}): delete {folder} and convert again with '{CONVERT}'") from error
     return dataset

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from command_line import UserError
-from data_loader import Dataset
+from data_loader import Dataset, Split
 from files import whole_file
 from saved_model import SavedModel
 
@@ -20,28 +20,43 @@ EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split tha
 
 
 def evaluate(model: SavedModel, dataset: Dataset) -> dict:
-    """Metrics of `model` on each evaluation split that `dataset` has.
+    """Metrics of `model` on each evaluation split that `dataset` has, with the model's facts.
 
-    Raises UserError when the dataset lacks the model's features or has other expressions than the model's.
+    Raises UserError when the dataset lacks the model's features, or has others, or other expressions than the model's.
     """
+    check_splits(dataset)
     dataset.check(model.features, len(model.expressions))
     if dataset.expressions != model.expressions:
         raise UserError(
             f"{dataset.folder} has the expressions {', '.join(dataset.expressions)} but the model was trained on "
             f"{', '.join(model.expressions)}: convert those, or train again"
         )
-    splits = [split for split in EVALUATED if split in dataset.counts]
-    if not splits:
+    if dataset.recipes(model.features) != model.recipes:
+        raise UserError(
+            f"{dataset.folder} has features computed otherwise than those the model was trained on "
+            "(another landmark predictor?): convert again, or train again"
+        )
+    splits = {
+        split: split_metrics(model, dataset.load(split, model.features))
+        for split in EVALUATED
+        if split in dataset.counts
+    }
+    return {"expressions": list(model.expressions), "model": model.facts, "splits": splits}
+
+
+def check_splits(dataset: Dataset) -> None:
+    """Raises UserError when there is nothing to evaluate on."""
+    if not set(EVALUATED) & set(dataset.counts):
         raise UserError(f"{dataset.folder} has neither a {' nor a '.join(EVALUATED)} split: nothing to evaluate on")
-    metrics: dict = {"expressions": list(model.expressions), "model": model.facts, "splits": {}}
-    for split in splits:
-        faces = dataset.load(split, model.features)
-        started = time.perf_counter()
-        probabilities = model.predict(faces.images, faces.features if model.features != "none" else None)
-        seconds = time.perf_counter() - started
-        matrix = confusion_matrix(faces.labels, probabilities.argmax(axis=1), len(model.expressions))
-        metrics["splits"][split] = {**scores(matrix), "confusion_matrix": matrix.tolist(), "seconds": seconds}
-    return metrics
+
+
+def split_metrics(model: SavedModel, faces: Split) -> dict:
+    """Metrics of `model` on one split, with the confusion matrix and the seconds it took."""
+    started = time.perf_counter()
+    predictions = model.predict(faces.images, faces.features).argmax(axis=1)
+    seconds = time.perf_counter() - started
+    matrix = confusion_matrix(faces.labels, predictions, len(model.expressions))
+    return {**scores(matrix), "confusion_matrix": matrix.tolist(), "seconds": seconds}
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

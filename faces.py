@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import imutils
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 import blazeface
 from command_line import UserError
 from files import whole_file
-from parameters import IMAGE_SIZE
-
-DETECTORS = ("blazeface", "haar")
+from parameters import DETECTORS, IMAGE_SIZE
 
 _WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_SIDE = 6000  # of an image once read, in pixels: 108 MB at most
@@ -89,14 +86,16 @@ def find_faces(
         raise ValueError(f"detector is '{detector}', not one of {', '.join(DETECTORS)}")
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    found = _haar(image) if detector == "haar" else blazeface.detect(image, confidence, small_faces)
+    found = haar(image) if detector == "haar" else blazeface.detect(image, confidence, small_faces)
     size, shift = _CROP_GEOMETRY[detector]
     boxes = []
     for x, y, width, height in found:
         side = round(float(max(width, height)) * size)
         left = x + width / 2 - side / 2
         top = y + height / 2 + shift * height - side / 2
-        boxes.append(Box(round(float(left)), round(float(top)), side, side))
+        box = Box(round(float(left)), round(float(top)), side, side)
+        if _touches(box, image):
+            boxes.append(box)
     return sorted(boxes)
 
 
@@ -112,7 +111,7 @@ def crop_face(image: np.ndarray, box: Box, margin: float = 0.0) -> np.ndarray:
     top = round(box.y + (box.height - side) / 2)
     height, width = image.shape[:2]
     right, bottom = left + side, top + side
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
+    if not _touches(Box(left, top, side, side), image):
         raise ValueError(f"{box} lies outside the {width}×{height} image")
     face = _grey(image[max(0, top) : bottom, max(0, left) : right])
     over = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
@@ -152,6 +151,11 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _touches(box: Box, image: np.ndarray) -> bool:
+    height, width = image.shape[:2]
+    return box.x < width and box.y < height and box.x + box.width > 0 and box.y + box.height > 0
+
+
 def _flattened(picture: Image.Image) -> Image.Image:
     """The picture as RGB without transparency."""
     if picture.mode == "I" or picture.mode.startswith("I;16"):
@@ -169,14 +173,16 @@ def _shrunk(image: np.ndarray, longest: int) -> np.ndarray:
     height, width = image.shape[:2]
     if max(height, width) <= longest:
         return image
-    return imutils.resize(image, width=longest) if width >= height else imutils.resize(image, height=longest)
+    scale = longest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
-def _haar(image: np.ndarray) -> np.ndarray:
+def haar(image: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) of frontal, upright faces from 5% of the image's longer side."""
     small = _shrunk(image, _HAAR_SIDE)
     scale = small.shape[1] / image.shape[1]

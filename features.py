@@ -6,16 +6,19 @@ Every function takes a stack of faces, so that the work is done on many faces at
 """
 
 import functools
+import hashlib
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from command_line import UserError
-from parameters import DATASET, IMAGE_SIZE
+from parameters import IMAGE_SIZE
 
+PREDICTOR_FILE = "shape_predictor_68_face_landmarks.dat"
 LANDMARKS = 68  # points of dlib's predictor
 ORIENTATIONS = 8  # HOG's bins over 180 degrees
 HOG_CELL = 16  # pixels: the whole face in 3×3 cells
@@ -32,7 +35,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = DATASET.shape_predictor_path) -> np.ndarray:
+def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
     """The feature vectors of `faces` for one of `parameters.FEATURES`.
 
     faces: (N, 48, 48) uint8. Returns (N, size(kind)) float32.
@@ -41,40 +44,41 @@ def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = DATASET.sh
     return join(parts, kind, len(faces))
 
 
-def extract_part(faces: np.ndarray, name: str, shape_predictor_path: str = DATASET.shape_predictor_path) -> np.ndarray:
+def extract_part(faces: np.ndarray, name: str, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
     """One of the arrays that conversion writes: landmarks (N, 68, 2), hog_features (N, 72), hog_windows (N, 2592)."""
     if name == "landmarks":
         return landmarks(faces, shape_predictor_path)
     return {"hog_features": hog_features, "hog_windows": hog_windows}[name](faces)
 
 
-def part_shape(name: str) -> tuple[int, ...]:
-    """The shape of one face's landmarks, hog_features or hog_windows."""
-    return {"landmarks": (LANDMARKS, 2), "hog_features": (_face_grid().size,), "hog_windows": (_window_grid().size,)}[
-        name
-    ]
-
-
 def join(parts: Mapping[str, np.ndarray], kind: str, count: int) -> np.ndarray:
     """The converted arrays of `count` faces, side by side: (count, size(kind)) float32."""
     return np.concatenate(
-        [np.zeros((count, 0), np.float32), *(parts[name].reshape(count, _length(name)) for name in PARTS[kind])], axis=1
+        [
+            np.zeros((count, 0), np.float32),
+            *(parts[name].reshape(count, math.prod(SHAPES[name])) for name in PARTS[kind]),
+        ],
+        axis=1,
     )
 
 
 def size(kind: str) -> int:
     """Length of the feature vector of one of `parameters.FEATURES`."""
-    return sum(_length(name) for name in PARTS[kind])
+    return sum(math.prod(SHAPES[name]) for name in PARTS[kind])
 
 
-def _length(name: str) -> int:
-    return math.prod(part_shape(name))
+def recipe(name: str, shape_predictor_path: str = PREDICTOR_FILE) -> dict[str, Any]:
+    """What decides the values of an array: it is kept with them, so that no other features pass for them."""
+    if name == "landmarks":
+        return {"shape_predictor_sha256": _hash_of(find_shape_predictor(shape_predictor_path))}
+    windows = {"window": WINDOW_SIZE, "step": WINDOW_STEP, "cell": WINDOW_CELL}
+    return {"orientations": ORIENTATIONS, **({"cell": HOG_CELL} if name == "hog_features" else windows)}
 
 
 # --- landmarks -------------------------------------------------------------------------------------------------------
 
 
-def landmarks(faces: np.ndarray, shape_predictor_path: str = DATASET.shape_predictor_path) -> np.ndarray:
+def landmarks(faces: np.ndarray, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
     """dlib's 68 facial landmarks (Kazemi and Sullivan, CVPR 2014), fitted to the whole picture as the face.
 
     faces: (N, 48, 48) uint8. Returns (N, 68, 2) float32, x then y, in pixels.
@@ -82,7 +86,7 @@ def landmarks(faces: np.ndarray, shape_predictor_path: str = DATASET.shape_predi
     """
     import dlib  # here, because raw-pixel work needs none of it
 
-    predictor = _shape_predictor(find_shape_predictor(shape_predictor_path))
+    predictor = load_shape_predictor(shape_predictor_path)
     whole = dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)  # dlib's right and bottom are inclusive
     points = np.empty((len(faces), LANDMARKS, 2), np.float32)
     for face, face_points in zip(faces, points, strict=True):
@@ -90,18 +94,23 @@ def landmarks(faces: np.ndarray, shape_predictor_path: str = DATASET.shape_predi
     return points
 
 
-def find_shape_predictor(path: str) -> str:
-    """`path` where there is a file, else the file of that kind in the installed package that carries one."""
+def load_shape_predictor(path: str = PREDICTOR_FILE) -> Callable:
+    """dlib's predictor, loaded once. Raises UserError when its file is nowhere to be found, or is not one."""
+    return _shape_predictor(find_shape_predictor(path))
+
+
+def find_shape_predictor(path: str = PREDICTOR_FILE) -> str:
+    """`path` where there is a file, else the predictor that the installed package carries."""
     if Path(path).is_file():
         return path
     package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
     if package is not None and package.origin is not None:
-        carried = Path(package.origin).parent / "models" / "shape_predictor_68_face_landmarks.dat"
+        carried = Path(package.origin).parent / "models" / PREDICTOR_FILE
         if carried.is_file():
             return str(carried)
     raise UserError(
         f"no landmark predictor at {path}: 'pip install face_recognition_models', or unpack "
-        "http://dlib.net/files/shape_predictor_68_face_landmarks.dat.bz2 there, or set DATASET.shape_predictor_path"
+        f"http://dlib.net/files/{PREDICTOR_FILE}.bz2, or set DATASET.shape_predictor_path"
     )
 
 
@@ -110,9 +119,19 @@ def _shape_predictor(path: str) -> Callable:
     import dlib
 
     try:
-        return dlib.shape_predictor(path)
+        predictor = dlib.shape_predictor(path)
     except RuntimeError as error:
         raise UserError(f"{path} is not a dlib landmark predictor ({error}): delete it or fetch it again") from error
+    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    points = predictor(blank, dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)).num_parts
+    if points != LANDMARKS:
+        raise UserError(f"{path} predicts {points} landmarks, not {LANDMARKS}: take {PREDICTOR_FILE}")
+    return predictor
+
+
+@functools.cache
+def _hash_of(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 # --- HOG -------------------------------------------------------------------------------------------------------------
@@ -203,11 +222,9 @@ def _hog_of_few(faces: np.ndarray, grid: _Grid) -> np.ndarray:
     column_gradient[:, :, 1:-1] = pixels[:, :, 2:] - pixels[:, :, :-2]
 
     magnitudes, bins = _gradient_tables()
-    magnitude, bin = (
-        magnitudes[row_gradient + 255, column_gradient + 255],
-        bins[row_gradient + 255, column_gradient + 255],
-    )
-    planes = np.where(bin[:, None] == np.arange(ORIENTATIONS)[:, None, None], magnitude[:, None], np.float32(0))
+    gradient = row_gradient + 255, column_gradient + 255
+    magnitude, orientation = magnitudes[gradient], bins[gradient]
+    planes = np.where(orientation[:, None] == np.arange(ORIENTATIONS)[:, None, None], magnitude[:, None], np.float32(0))
     sums = grid.inside @ planes @ grid.inside.T  # (N, orientations, cells, cells)
     # On a window's top and bottom border only the column gradient is left, at 0 degrees; on the left and right border
     # only the row gradient, at 90; in the corners nothing.
@@ -226,3 +243,11 @@ def _l2_hys(histograms: np.ndarray) -> np.ndarray:
         if ceiling is not None:
             histograms = np.minimum(histograms, ceiling)
     return histograms
+
+
+# The shape of one face's row in each of the arrays that conversion writes.
+SHAPES: dict[str, tuple[int, ...]] = {
+    "landmarks": (LANDMARKS, 2),
+    "hog_features": (_face_grid().size,),
+    "hog_windows": (_window_grid().size,),
+}

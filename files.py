@@ -6,6 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from command_line import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none, and goes without the check that it serves
+    fcntl = None
+
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -40,16 +50,37 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     recover_folder(path)
     old = _aside(path)
     temporary = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
-    temporary.mkdir()
+    lock = _locked(temporary)
     try:
         yield temporary
+        lock.close()
+        (temporary / LOCK).unlink()
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
         shutil.rmtree(old, ignore_errors=True)
     finally:
+        lock.close()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _locked(temporary: Path) -> IO:
+    """Makes the folder anew, or raises UserError where another process is still filling it.
+
+    The lock is the open file's: it goes with the process, however that ends, so what a kill left behind is cleared.
+    """
+    if fcntl is not None and (temporary / LOCK).exists():
+        with open(temporary / LOCK) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"another process is writing {temporary}: wait for it, or end it") from error
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    lock = open(temporary / LOCK, "w")  # noqa: SIM115, for it stays open as long as the folder is being filled
+    if fcntl is not None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def recover_folder(path: str | Path) -> None:

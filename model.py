@@ -20,17 +20,34 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """An image branch: convolutions, each followed by pooling, then fully connected layers, dropout before each."""
+class Convolution:
+    """Convolution, ReLU, batch normalization, and where `pooled` the maximum of 3×3 at every second pixel."""
 
-    convolutions: tuple[tuple[int, int], ...]  # (filters, side of the kernel in pixels)
+    filters: int
+    side: int  # of the kernel, in pixels
+    pooled: bool = True
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An image branch: convolutions, then fully connected layers with dropout before each."""
+
+    convolutions: tuple[Convolution, ...]
     dense: tuple[int, ...]  # units
     joint: int  # units that each branch is reduced to before the two are joined
 
 
 ARCHITECTURES = {
-    "A": Architecture(convolutions=((64, 5), (64, 5), (128, 4)), dense=(1024,), joint=40),
-    "B": Architecture(convolutions=((64, 3), (128, 3), (256, 3)), dense=(4096, 1024), joint=128),
+    "A": Architecture(
+        convolutions=(Convolution(64, 5), Convolution(64, 5), Convolution(128, 4, pooled=False)),
+        dense=(1024,),
+        joint=40,
+    ),
+    "B": Architecture(
+        convolutions=(Convolution(64, 3), Convolution(128, 3), Convolution(256, 3)),
+        dense=(4096, 1024),
+        joint=128,
+    ),
 }
 
 
@@ -133,11 +150,13 @@ def build(
         images = (images - scaling.pixel_mean) / scaling.pixel_deviation
     with tf.variable_scope("network", reuse=tf.AUTO_REUSE):
         layer = images
-        for number, (filters, side) in enumerate(architecture.convolutions, 1):
-            layer = tflearn.conv_2d(layer, filters, side, activation="relu", scope=f"convolution_{number}")
+        for number, convolution in enumerate(architecture.convolutions, 1):
+            scope = f"convolution_{number}"
+            layer = tflearn.conv_2d(layer, convolution.filters, convolution.side, activation="relu", scope=scope)
             if network.batch_norm_conv:
-                layer = batch_norm(layer, training, f"convolution_{number}_norm")
-            layer = tflearn.max_pool_2d(layer, 3, strides=2)
+                layer = batch_norm(layer, training, f"{scope}_norm")
+            if convolution.pooled:
+                layer = tflearn.max_pool_2d(layer, 3, strides=2)
         layer = tflearn.flatten(layer)
         for number, units in enumerate(architecture.dense, 1):
             layer = dropout(layer, number) if dropout else layer

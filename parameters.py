@@ -1,6 +1,6 @@
 """Every setting of the toolkit. Edit the values here, or override one for a single run with a flag.
 
-Each script's `--help` lists the flags it takes; a flag is named after the setting it overrides:
+Each script's `--help` lists the flags it takes; most are named after the setting they override:
 `python train.py --train=yes --model=A --epochs=5`.
 """
 
@@ -11,6 +11,7 @@ EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")  
 SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
 FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
 OPTIMIZERS = ("momentum", "adam", "rmsprop", "adagrad", "adadelta")
+DETECTORS = ("blazeface", "haar")
 IMAGE_SIZE = 48  # a face is IMAGE_SIZE × IMAGE_SIZE grey pixels
 
 
@@ -74,7 +75,7 @@ class VideoPredictor:
     """How faces are found, cropped and named in photographs and video."""
 
     emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the dataset's labels")
-    detector: str = setting("blazeface", "what finds the faces", choices=("blazeface", "haar"))
+    detector: str = setting("blazeface", "what finds the faces", choices=DETECTORS)
     detection_confidence: float = setting(0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1")
     small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
     margin: float = setting(0.0, "widens the crop around a face by this share of its side")

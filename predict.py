@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,8 @@ import saved_model
 from command_line import UserError, add_flags, add_yes_no, command, override
 from faces import Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +41,21 @@ class Face:
 class Recognizer:
     """A saved model at work on pictures.
 
-    Raises UserError when the model at `model_path` cannot be used. All it knows of the network, of the features it
-    wants and of the expressions' names and order it reads from the saved model.
+    All it knows of the network, of the features it wants and of the expressions' names and order it reads from the
+    saved model. Raises UserError when the model at `model_path` cannot be used, or this landmark predictor is not the
+    one that it was trained with.
     """
 
-    def __init__(
-        self, model_path: str, settings: VideoPredictor, shape_predictor_path: str = DATASET.shape_predictor_path
-    ):
+    def __init__(self, model_path: str, settings: VideoPredictor, shape_predictor_path: str):
         self.model = saved_model.load(model_path)
         self.settings = settings
         self.shape_predictor_path = shape_predictor_path
+        here = {name: features.recipe(name, shape_predictor_path) for name in features.PARTS[self.model.features]}
+        if here != self.model.recipes:
+            raise UserError(
+                f"{model_path} was trained on features computed otherwise (another landmark predictor?): "
+                "set DATASET.shape_predictor_path to the one it was trained with, or train again"
+            )
 
     def recognize(self, image: np.ndarray) -> list[Face]:
         """The faces in a BGR picture (H, W, 3) uint8. A picture of 48×48 pixels is a face itself."""
@@ -67,8 +74,7 @@ class Recognizer:
         if not crops:
             return []
         faces = np.stack(crops)
-        kind = self.model.features
-        vectors = features.extract(faces, kind, self.shape_predictor_path) if kind != "none" else None
+        vectors = features.extract(faces, self.model.features, self.shape_predictor_path)
         names = self.model.expressions
         return [
             Face(box, names[row.argmax()], float(row.max()), dict(zip(names, map(float, row), strict=True)))
@@ -80,9 +86,9 @@ class Recognizer:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     settings = override(VIDEO_PREDICTOR, arguments)
-    paths = list(pictures(arguments.image))
-    several = len(paths) > 1
-    check_output(arguments.output, several)
+    check_settings(settings)
+    paths = pictures(arguments.image)
+    outputs = output_paths(arguments.image, paths, arguments.output)
     recognizer = Recognizer(arguments.model_path, settings, override(DATASET, arguments).shape_predictor_path)
     warn_of_other_names(settings.emotions, recognizer.model.expressions)
     failed = found = False
@@ -92,16 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             started = time.perf_counter()
             faces = recognizer.recognize(image)
             seconds = time.perf_counter() - started
-            if arguments.output:
-                output = Path(arguments.output) / Path(path).name if several else Path(arguments.output)
+            if arguments.json:
+                print(as_json(path, faces, seconds), flush=True)
+            else:
+                print(as_text(path, faces, seconds, several=len(paths) > 1), flush=True)
+            found = found or bool(faces)
+            if path in outputs:
                 labels = [label(face, settings.show_confidence) for face in faces]
-                write_image(output, draw_faces(image, [face.box for face in faces], labels))
+                write_image(outputs[path], draw_faces(image, [face.box for face in faces], labels))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
-            continue
-        found = found or bool(faces)
-        print(as_json(path, faces, seconds) if arguments.json else as_text(path, faces, seconds, several), flush=True)
     return 2 if failed else 0 if found else 1
 
 
@@ -118,24 +125,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def pictures(paths: Iterable[str]) -> Iterator[str]:
+def check_settings(settings: VideoPredictor) -> None:
+    """Raises UserError for a value that makes no sense."""
+    if not 0 < settings.detection_confidence < 1:
+        raise UserError(f"detection_confidence is {settings.detection_confidence}: it must be between 0 and 1")
+    if not -0.5 <= settings.margin <= 2:
+        raise UserError(f"margin is {settings.margin}: it must be from -0.5 to 2")
+
+
+def pictures(paths: Iterable[str]) -> list[str]:
     """The files among `paths`, and the pictures inside the folders among them, in the order of their names."""
+    found = []
     for path in paths:
-        if not Path(path).is_dir():
-            yield path
-            continue
-        inside = sorted(imutils.paths.list_images(path))
+        inside = sorted(imutils.paths.list_files(path, PICTURE_SUFFIXES)) if Path(path).is_dir() else [path]
         if not inside:
             raise UserError(f"no picture in the folder {path}")
-        yield from inside
+        found += inside
+    return list(dict.fromkeys(found))  # each once
 
 
-def check_output(output: str | None, several: bool) -> None:
-    """Raises UserError where the annotated pictures could not be told apart, or overwrite something else."""
-    if output is not None and several and Path(output).is_file():
-        raise UserError(f"{output} is a file: for several pictures --output must be a folder")
-    if output is not None and not several and Path(output).is_dir():
-        raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
+def output_paths(given: Sequence[str], paths: Sequence[str], output: str | None) -> dict[str, Path]:
+    """Where each picture's annotated copy goes: for one file to `output`, else into that folder, laid out as it was.
+
+    Raises UserError where a copy would replace a picture that is read, or another copy.
+    """
+    if output is None:
+        return {}
+    if len(given) == 1 and not Path(given[0]).is_dir():
+        if Path(output).is_dir():
+            raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
+        outputs = {paths[0]: Path(output)}
+    else:
+        if Path(output).is_file():
+            raise UserError(f"{output} is a file: for several pictures --output must be a folder")
+        folders = [Path(path) for path in given if Path(path).is_dir()]
+        outputs = {}
+        for path in paths:
+            inside = next((folder for folder in folders if folder in Path(path).parents), Path(path).parent)
+            outputs[path] = Path(output) / Path(path).relative_to(inside)
+    taken = {Path(path).resolve() for path in paths}
+    for path, place in outputs.items():
+        if place.resolve() in taken:
+            raise UserError(f"--output={output} would overwrite {place} with the copy of {path}: name another place")
+        taken.add(place.resolve())
+    return outputs
 
 
 def warn_of_other_names(emotions: Sequence[str], expressions: Sequence[str]) -> None:
@@ -154,7 +187,7 @@ def label(face: Face, show_confidence: bool) -> str:
 
 
 def as_text(path: str, faces: Sequence[Face], seconds: float, several: bool) -> str:
-    """A picture's faces for a reader; with their boxes where there is more than one, or none that is obvious."""
+    """A picture's faces for a reader, with their boxes where there is more than one; named where there are several."""
     lines = [f"{path}:"] if several else []
     if not faces:
         lines.append("No face found")
@@ -169,7 +202,7 @@ def as_text(path: str, faces: Sequence[Face], seconds: float, several: bool) -> 
 def as_json(path: str, faces: Sequence[Face], seconds: float) -> str:
     """A picture's faces for a program, on one line; a box is x, y, width, height in pixels."""
     rows = [{**dataclasses.asdict(face), "box": list(face.box)} for face in faces]
-    return json.dumps({"image": path, "seconds": round(seconds, 4), "faces": rows}, ensure_ascii=False)
+    return json.dumps({"image": path, "seconds": round(seconds, 4), "faces": rows})
 
 
 if __name__ == "__main__":

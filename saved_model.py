@@ -2,7 +2,7 @@
 
     model = load("best_model/saved_model.bin")
     model.facts["expressions"]
-    model.predict(faces, features)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) probabilities
+    model.predict(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) probabilities
 
 The file is a LiteRT (TensorFlow Lite) flatbuffer with a zip archive of `facts.json` appended, the way TensorFlow
 Lite's own metadata is: any LiteRT tool reads the network, any zip tool the facts.
@@ -34,6 +34,7 @@ class SavedModel:
         self.facts = facts
         self.expressions: tuple[str, ...] = tuple(facts["expressions"])
         self.features: str = facts["features"]
+        self.recipes: dict[str, dict] = facts["recipes"]  # of its features: see features.recipe
         with quiet():
             self._interpreter = Interpreter(model_content=network, num_threads=threads or os.cpu_count())
         inputs = {details["name"]: details for details in self._interpreter.get_input_details()}
@@ -43,23 +44,21 @@ class SavedModel:
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._batch = 0  # faces that memory is laid out for
 
-    def predict(self, faces: np.ndarray, vectors: np.ndarray | None = None) -> np.ndarray:
+    def predict(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Probabilities of the expressions.
 
-        faces: (N, 48, 48) uint8. vectors: (N, size) float32, for a model with features. Returns (N, K) float32.
+        faces: (N, 48, 48) uint8. vectors: (N, size) float32 as features.extract gives them; size 0 for a model of raw
+        pixels. Returns (N, K) float32. Raises ValueError for faces or vectors of another shape.
         """
         if faces.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE) or faces.dtype != np.uint8:
             raise ValueError(f"faces must be (N, {IMAGE_SIZE}, {IMAGE_SIZE}) uint8, not {faces.shape} {faces.dtype}")
-        given = 0 if vectors is None else vectors.shape[1]
-        if given != self._vector_size:
-            raise ValueError(f"this model takes {self._vector_size} features, not {given}: see features.extract")
+        if vectors.shape != (len(faces), self._vector_size):
+            raise ValueError(f"vectors must be ({len(faces)}, {self._vector_size}), not {vectors.shape}")
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
         none = np.zeros((0, len(self.expressions)), np.float32)
-        return np.concatenate(
-            [none, *(self._run(faces[batch], None if vectors is None else vectors[batch]) for batch in batches)]
-        )
+        return np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
 
-    def _run(self, faces: np.ndarray, vectors: np.ndarray | None) -> np.ndarray:
+    def _run(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         if len(faces) != self._batch:
             self._batch = len(faces)
             with quiet():
@@ -68,18 +67,18 @@ class SavedModel:
                     self._interpreter.resize_tensor_input(self._vectors, (self._batch, self._vector_size))
                 self._interpreter.allocate_tensors()
         self._interpreter.set_tensor(self._images, faces[..., None].astype(np.float32))
-        if self._vectors is not None and vectors is not None:
+        if self._vectors is not None:
             self._interpreter.set_tensor(self._vectors, np.ascontiguousarray(vectors, np.float32))
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output)
 
 
 def save(path: str | Path, network: bytes, facts: dict) -> None:
-    """Writes the flatbuffer `network` and `facts`, which need "expressions" and "features", to one file."""
+    """Writes the flatbuffer `network` and `facts`, at least "expressions", "features" and "recipes", to one file."""
     facts = {"format": FORMAT, **facts, "network_sha256": hashlib.sha256(network).hexdigest()}
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as zip:
-        zip.writestr(FACTS, json.dumps(facts, indent=2, ensure_ascii=False))
+    with zipfile.ZipFile(archive, "w") as appendix:
+        appendix.writestr(FACTS, json.dumps(facts, indent=2, ensure_ascii=False))
     with whole_file(path) as temporary:
         temporary.write_bytes(network + archive.getvalue())
 
@@ -98,13 +97,15 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as zip:
-            facts = json.loads(zip.read(FACTS))
-            network = content[: zip.getinfo(FACTS).header_offset]
+        with zipfile.ZipFile(io.BytesIO(content)) as appendix:
+            facts = json.loads(appendix.read(FACTS))
+            network = content[: appendix.getinfo(FACTS).header_offset]
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")
         if hashlib.sha256(network).hexdigest() != facts["network_sha256"]:
             raise ValueError("its network is not the one that was saved")
         return SavedModel(network, facts, threads)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged, the archive or the network can raise nearly anything
         raise UserError(f"{path} is not a whole saved model ({error}): copy it again, or train again") from error

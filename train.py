@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_settings(network, hyperparams, training)
     if arguments.train and arguments.evaluate and not training.save_model:
         raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
+    check_places(training)
     dataset = open_dataset(folder)
+    if arguments.evaluate:
+        evaluation.check_splits(dataset)
     if arguments.train:
         train(Run(dataset, network, hyperparams, training), resume=arguments.resume)
     if arguments.evaluate:
@@ -84,6 +88,18 @@ def check_settings(network: Network, hyperparams: Hyperparams, training: Trainin
     ):
         if not valid:
             raise UserError(f"{name} is {getattr(settings, name)}: it must be {wanted}")
+
+
+def check_places(training: Training) -> None:
+    """Raises UserError where something could not be written after hours of training."""
+    if Path(training.save_model_path).is_dir():
+        raise UserError(
+            f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
+        )
+    for place in (Path(training.save_model_path).parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
+        existing = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f"nothing can be written to {place}: name another place, see python train.py --help")
 
 
 def evaluate(dataset: Dataset, model_path: Path) -> dict:
@@ -122,7 +138,7 @@ class Run:
 
 @dataclasses.dataclass
 class State:
-    """How far a training has come; written beside each epoch's checkpoint."""
+    """How far a training has come; written after each epoch's checkpoint."""
 
     settings: dict[str, Any]  # Run.resumable()
     log: str  # name of the log's folder
@@ -136,8 +152,12 @@ class State:
         return max(self.history, key=lambda row: row["validation_accuracy"])
 
 
+class Diverged(UserError):
+    """The loss is no number any more."""
+
+
 def train(run: Run, resume: bool = False) -> State:
-    """Trains a network and saves the best epoch's; on Ctrl-C, the best of the finished epochs'.
+    """Trains a network and saves the best epoch's; on Ctrl-C or divergence, the best of the finished epochs'.
 
     Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
     training, and when the loss is no number any more.
@@ -167,12 +187,14 @@ def train(run: Run, resume: bool = False) -> State:
             print("No PublicTest split to choose an epoch by: the last epoch is kept")
         try:
             for epoch in range(len(state.history) + 1, run.training.epochs + 1):
-                state.history.append(train_epoch(run, graph, session, learn, validation, epoch))
-                checkpoints.write(graph, session, state)
+                row = train_epoch(run, graph, session, learn, validation, epoch)
+                longer = dataclasses.replace(state, history=[*state.history, row])
+                checkpoints.write(graph, session, longer)
+                state = longer  # only now: an epoch counts once its weights are on disk
                 write_logs(Path(run.training.logs_folder) / state.log, state)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Diverged):
             if state.history and run.training.save_model:
-                print(f"\nInterrupted: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
+                print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
                 save(run, state, checkpoints, scaling, validation)
             raise
     if run.training.save_model:
@@ -193,10 +215,7 @@ def train_epoch(
             feed[graph.features] = learn.features[rows]
             _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
             if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate; "
-                    "the epochs before are kept in the checkpoints"
-                )
+                raise Diverged(f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate")
             loss_sum += float(loss)
             accuracy_sum += float(accuracy)
             progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
@@ -264,7 +283,10 @@ class Checkpoints:
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
         epoch = state.history[-1]["epoch"]
         self.folder.mkdir(parents=True, exist_ok=True)
-        graph.saver.save(session, str(self.weights(epoch)), write_meta_graph=False, write_state=False)
+        try:
+            graph.saver.save(session, str(self.weights(epoch)), write_meta_graph=False, write_state=False)
+        except Exception as error:  # TensorFlow's errors are none of the system's; a full disk is the likely one
+            raise UserError(f"no checkpoint could be written to {self.folder}: {str(error).splitlines()[0]}") from error
         with whole_file(self.state_path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
         self._keep(epoch, state.best["epoch"])
@@ -279,10 +301,14 @@ class Checkpoints:
         """The state to resume from. Raises UserError when there is none or it is another training's."""
         try:
             state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+            epochs = [row["epoch"] for row in (state.best, state.history[-1])]
+            whole = isinstance(state.settings, dict) and isinstance(state.log, str)
         except FileNotFoundError as error:
             raise UserError(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{self.state_path} is damaged ({error}): leave out --resume=yes") from error
+        except Exception as error:  # whatever somebody wrote into it
+            raise UserError(f"{self.state_path} is damaged ({error!r}): leave out --resume=yes") from error
+        if not whole or not all(self.weights(epoch).with_suffix(".index").is_file() for epoch in epochs):
+            raise UserError(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         for name in {**settings, **state.settings}:
             was, now = state.settings.get(name), settings.get(name)
             if was != now:
@@ -296,7 +322,7 @@ class Checkpoints:
         try:
             graph.saver.restore(session, str(path))
         except Exception as error:  # TensorFlow's errors share no narrower class
-            raise UserError(f"{path} is missing or damaged: leave out --resume=yes to begin anew") from error
+            raise UserError(f"{path} is missing or damaged: leave out --resume=yes") from error
 
 
 def log_name(network: Network) -> str:
@@ -342,6 +368,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
     return {
         "expressions": list(run.dataset.expressions),
         "features": run.network.features,
+        "recipes": run.dataset.recipes(run.network.features),
         "network": dataclasses.asdict(run.network),
         "hyperparams": dataclasses.asdict(run.hyperparams),
         "training": dataclasses.asdict(run.training),
@@ -363,9 +390,7 @@ def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | 
     """Accuracy of the very thing that is saved, or None without a split to measure it on."""
     if split is None:
         return None
-    model = saved_model.SavedModel(flatbuffer, facts)
-    probabilities = model.predict(split.images, split.features if model.features != "none" else None)
-    return float((probabilities.argmax(axis=1) == split.labels).mean())
+    return evaluation.split_metrics(saved_model.SavedModel(flatbuffer, facts), split)["accuracy"]
 
 
 def commit() -> str | None:

@@ -68,7 +68,7 @@ FACELESS = (  # of scikit-image's pictures
 
 def detectors() -> dict[str, Detector]:
     """Every detector by name; other networks of BlazeFace's, and Haar as it is usually called, to compare with."""
-    blazeface._NETWORKS.update(
+    blazeface.NETWORKS.update(
         {
             "front": ("face_detection_front.tflite", ((16, 2), (8, 6))),
             "full range sparse": ("face_detection_full_range_sparse.tflite", ((48, 1),)),
@@ -76,7 +76,7 @@ def detectors() -> dict[str, Detector]:
     )
 
     def network(name: str) -> Detector:
-        return lambda image: blazeface._merge(*blazeface._run(name, image, 0.6))
+        return lambda image: blazeface.merge(*blazeface.run(name, image, 0.6))
 
     def haar(name: str, scale: float, neighbours: int) -> Detector:
         cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_{name}.xml")
@@ -94,7 +94,7 @@ def detectors() -> dict[str, Detector]:
         "blazeface front": network("front"),
         "blazeface full range": network("confirming"),
         "blazeface full range sparse": network("full range sparse"),
-        "haar": faces._haar,
+        "haar": faces.haar,
         "haar default 1.1 5": haar("default", 1.1, 5),
         "haar default 1.3 5": haar("default", 1.3, 5),
     }

@@ -43,9 +43,11 @@ def main() -> int:
         for variant in VARIANTS:
             command = [sys.executable, __file__, "--variant", variant, "--model", network.model]
             command += ["--features", network.features, "--batch_size", str(hyperparams.batch_size)]
-            run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode == 0:
                 times[variant].append(float(run.stdout.split()[-1]))
+            elif not run.stderr.strip().endswith("No module named 'torch'"):
+                sys.exit(f"{variant} failed:\n{run.stderr}")
     print(f"Model {network.model}, features {network.features}, batch {hyperparams.batch_size}")
     print_table({variant: statistics.median(values) for variant, values in times.items() if values})
     return 0
@@ -78,17 +80,19 @@ def random_faces(network: Network, batch_size: int) -> tuple[np.ndarray, np.ndar
     return images, vectors, random.integers(0, network.output_size, batch_size)
 
 
+def start(network: Network, hyperparams: Hyperparams, bfloat16: bool) -> tuple:
+    """Our graph, a session on it, and a training step."""
+    from model import Scaling, TrainingGraph
+
+    images, vectors, labels = random_faces(network, hyperparams.batch_size)
+    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0)
+    session = graph.session(bfloat16)
+    feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
+    return graph, session, lambda: session.run([graph.train, graph.loss, graph.accuracy], feed)
+
+
 def ours(bfloat16: bool) -> Callable:
-    def build(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
-        from model import Scaling, TrainingGraph
-
-        images, vectors, labels = random_faces(network, hyperparams.batch_size)
-        graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0)
-        session = graph.session(bfloat16)
-        feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
-        return lambda: session.run([graph.train, graph.loss, graph.accuracy], feed)
-
-    return build
+    return lambda network, hyperparams: start(network, hyperparams, bfloat16)[2]
 
 
 def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
@@ -96,11 +100,12 @@ def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], ob
     from tflearn_compat import tflearn
 
     def norm(layer: object, training: bool, scope: str) -> object:
-        tflearn.is_training(True)
         return tflearn.batch_normalization(layer, scope=scope)
 
     with mock.patch("model.batch_norm", norm):
-        return ours(bfloat16=False)(network, hyperparams)
+        graph, session, step = start(network, hyperparams, bfloat16=False)
+    session.run(graph.graph.get_collection("is_training_ops")[0])  # TFLearn decides it inside the graph
+    return step
 
 
 def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
@@ -113,10 +118,13 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
         architecture = ARCHITECTURES[network.model]
         layers: list[nn.Module] = []
         channels, side = 1, 48
-        for filters, kernel in architecture.convolutions:
-            layers += [nn.Conv2d(channels, filters, kernel, padding="same"), nn.ReLU(), nn.BatchNorm2d(filters)]
-            layers += [nn.MaxPool2d(3, 2, 1)]
-            channels, side = filters, (side + 1) // 2
+        for convolution in architecture.convolutions:
+            layers += [nn.Conv2d(channels, convolution.filters, convolution.side, padding="same"), nn.ReLU()]
+            layers += [nn.BatchNorm2d(convolution.filters)]
+            channels = convolution.filters
+            if convolution.pooled:
+                layers += [nn.MaxPool2d(3, 2, 1)]
+                side = (side + 1) // 2
         layers += [nn.Flatten()]
         units = channels * side * side
         for following in architecture.dense:

@@ -35,7 +35,7 @@ def drawn_dataset(drawn_csv: Path) -> Path:
 @pytest.fixture(scope="session")
 def small_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model A with landmarks, trained on the drawn faces until it knows most of their expressions."""
-    return train_model(drawn_dataset, "landmarks", epochs=8, folder=tmp_path_factory.mktemp("small_model"))
+    return train_model(drawn_dataset, "landmarks", epochs=7, folder=tmp_path_factory.mktemp("small_model"))
 
 
 @pytest.fixture(scope="session")

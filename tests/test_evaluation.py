@@ -55,3 +55,18 @@ def test_dataset_of_other_expressions_is_refused(small_model, drawn_dataset):
     dataset.manifest["expressions"][0] = "Bored"
     with pytest.raises(UserError, match=r"Bored.*but the model was trained on Angry"):
         evaluation.evaluate(saved_model.load(small_model), dataset)
+
+
+def test_dataset_with_features_computed_otherwise_is_refused(small_model, drawn_dataset):
+    dataset = open_dataset(drawn_dataset)
+    dataset.manifest["recipes"]["landmarks"]["shape_predictor_sha256"] = "another"
+    with pytest.raises(UserError, match="features computed otherwise"):
+        evaluation.evaluate(saved_model.load(small_model), dataset)
+
+
+def test_dataset_without_evaluation_splits_is_refused(small_model, drawn_dataset):
+    dataset = open_dataset(drawn_dataset)
+    for split in ("PublicTest", "PrivateTest"):
+        del dataset.manifest["splits"][split]
+    with pytest.raises(UserError, match="neither a PublicTest nor a PrivateTest split"):
+        evaluation.evaluate(saved_model.load(small_model), dataset)

@@ -6,8 +6,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
+import features
 from command_line import UserError
-from faces import DETECTORS, Box, crop_face, draw_faces, find_faces, read_image, write_image
+from faces import Box, crop_face, draw_faces, find_faces, read_image, write_image
+from parameters import DETECTORS
 
 
 @pytest.fixture
@@ -106,6 +108,14 @@ def test_finds_the_astronaut(astronaut, detector):
     assert all(type(value) is int for value in box)
     middle = box.x + box.width / 2, box.y + box.height / 2
     assert middle == pytest.approx((222, 118), abs=15) and box.width == pytest.approx(120, abs=25)
+
+
+def test_crop_lies_on_the_face_as_in_fer2013(astronaut):
+    """In FER2013 the eyes lie at (14.5, 18.1) and (32.6, 18.2), the mouth at (23.7, 37.1): medians of dlib's points."""
+    (box,) = find_faces(astronaut)
+    points = features.landmarks(crop_face(astronaut, box)[None])[0]
+    for part, expected in ((slice(36, 42), (14.5, 18.1)), (slice(42, 48), (32.6, 18.2)), (slice(48, 68), (23.7, 37.1))):
+        assert points[part].mean(axis=0) == pytest.approx(expected, abs=3.5)
 
 
 def test_boxes_run_from_left_to_right(astronaut):

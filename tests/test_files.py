@@ -2,11 +2,15 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import files
+from command_line import UserError
 from files import recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
@@ -62,14 +66,13 @@ def test_folder_takes_the_place_of_the_old_one_and_of_what_a_kill_left(tmp_path)
     folder = tmp_path / "above" / "data"
     for text in ("first", "second"):
         with whole_folder(folder) as temporary:
-            assert content(temporary) == {}
+            assert set(content(temporary)) <= {files.LOCK}
             fill(temporary, text)
         assert content(tmp_path) == {"above/data/a.txt": text}
-    killed = whole_folder(folder)
-    fill(killed.__enter__(), "third")  # and no more: what SIGKILL would leave
+    fill(folder.with_name(".data.partial"), "third")  # what a kill would leave
     (folder / "b.txt").write_text("not in the next one")
     with whole_folder(folder) as temporary:
-        assert content(temporary) == {}
+        assert set(content(temporary)) <= {files.LOCK}
         fill(temporary, "fourth")
     assert content(tmp_path) == {"above/data/a.txt": "fourth"}
 
@@ -115,3 +118,20 @@ def test_recovery_puts_back_only_what_is_missing(tmp_path, before, after):
         fill(tmp_path / name, text)
     recover_folder(tmp_path / "data")
     assert content(tmp_path) == after
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_two_processes_do_not_fill_one_folder(tmp_path):
+    code = (
+        "import sys, time; from files import whole_folder\nwith whole_folder(sys.argv[1]): print('in'); time.sleep(60)"
+    )
+    command = [sys.executable, "-u", "-c", code, str(tmp_path / "data")]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match="another process is writing"), whole_folder(tmp_path / "data"):
+        pass
+    first.kill()
+    first.communicate()
+    with whole_folder(tmp_path / "data") as folder:
+        (folder / "a.txt").write_text("second")
+    assert content(tmp_path) == {"data/a.txt": "second"}

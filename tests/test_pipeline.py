@@ -30,7 +30,6 @@ def test_documented_commands_reach_a_real_accuracy_on_drawn_faces(tmp_path):
     run = run_script("train.py", "--evaluate=yes", cwd=tmp_path)
     assert run.returncode == 0 and accuracies(tmp_path) == reached, "what was evaluated is what was saved"
 
-    # A row of the csv and the same face as a picture get the same answer.
     assert run_script("drawn_faces.py", "--photo=photo.png", cwd=tmp_path).returncode == 0
     run = run_script("predict.py", "--image", "photo.png", "--output", "annotated.png", cwd=tmp_path)
     assert run.returncode == 0, run.stderr

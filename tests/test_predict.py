@@ -1,9 +1,11 @@
 """Recognition as a user meets it: pictures of every kind in, expressions, boxes and clear errors out."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +17,11 @@ from PIL import Image
 import features
 import predict
 import saved_model
+from command_line import UserError
 from data_loader import open_dataset
 from drawn_faces import draw_photo
 from faces import read_image
-from parameters import VIDEO_PREDICTOR
+from parameters import DATASET, DETECTORS, VIDEO_PREDICTOR
 
 HAPPY, SURPRISE = 3, 5
 
@@ -33,7 +36,7 @@ def photo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recognizer(small_model) -> predict.Recognizer:
-    return predict.Recognizer(str(small_model), VIDEO_PREDICTOR)
+    return predict.Recognizer(str(small_model), VIDEO_PREDICTOR, DATASET.shape_predictor_path)
 
 
 def main(*arguments: object) -> int:
@@ -135,17 +138,94 @@ def test_unusable_file_gets_one_line(small_model, tmp_path, content, fragment):
     assert run.stdout == ""
 
 
-def test_missing_model_and_misplaced_output_are_said(small_model, photo, tmp_path):
+def test_missing_model_and_empty_folder_are_said(small_model, photo, tmp_path):
     run = run_script("predict.py", "--image", str(photo), cwd=tmp_path)
     assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
-    taken = tmp_path / "taken"
-    taken.touch()
-    run = run_script("predict.py", "--image", str(photo), str(photo), "--output", str(taken),
-                     "--model_path", str(small_model), cwd=tmp_path)  # fmt: skip
-    assert_one_line_error(run, "--output must be a folder")
     (tmp_path / "empty").mkdir()
     run = run_script("predict.py", "--image", "empty", "--model_path", str(small_model), cwd=tmp_path)
     assert_one_line_error(run, "no picture in the folder empty")
+
+
+@pytest.fixture
+def albums(photo, tmp_path, monkeypatch) -> Path:
+    """Two folders with a picture of the same name, a third with one picture, a file where a folder is wanted."""
+    for name in ("one/face.png", "two/deep/face.png", "two/deep/other.webp", "single/face.png", "taken"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("images", "output", "expected"),
+    [
+        (["one/face.png"], "named.png", {"one/face.png": "named.png"}),
+        (["one/face.png", "taken"], "out", {"one/face.png": "out/face.png", "taken": "out/taken"}),
+        (["single"], "out", {"single/face.png": "out/face.png"}),
+        (["two"], "out", {"two/deep/face.png": "out/deep/face.png", "two/deep/other.webp": "out/deep/other.webp"}),
+        (["one/face.png", "one"], "out", {"one/face.png": "out/face.png"}),
+    ],
+)
+def test_annotated_copies_keep_apart(albums, images, output, expected):
+    outputs = predict.output_paths(images, predict.pictures(images), output)
+    assert {path: str(place) for path, place in outputs.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "output", "fragment"),
+    [
+        (["one/face.png"], "one/face.png", "would overwrite"),
+        (["one"], "one", "would overwrite"),
+        (["one", "single"], "out", "would overwrite"),
+        (["one", "two"], "taken", "must be a folder"),
+        (["one/face.png"], "two", "must be a file"),
+    ],
+)
+def test_no_picture_is_overwritten(albums, images, output, fragment, small_model, capsys):
+    before = {path: path.read_bytes() for path in albums.rglob("*") if path.is_file()}
+    assert main("--image", *images, "--output", output, "--model_path", small_model) == 2
+    assert fragment in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in albums.rglob("*") if path.is_file()} == before
+
+
+def test_prediction_is_told_even_when_its_copy_cannot_be_written(small_model, albums, capsys):
+    (albums / "out").mkdir()
+    shutil.copy("one/face.png", "one/face.gif")
+    assert main("--image", "one/face.gif", "single/face.png", "--output", "out", "--model_path", small_model) == 2
+    output = capsys.readouterr()
+    assert output.out.count("Prediction: ") == 4 and "face.gif" in output.err
+
+
+@pytest.mark.parametrize(
+    "flag", ["--margin=nan", "--margin=1000", "--detection_confidence=0", "--detection_confidence=nan"]
+)
+def test_senseless_settings_are_refused(small_model, photo, flag, capsys):
+    assert main("--image", photo, "--model_path", small_model, flag) == 2
+    assert flag[2:].split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(7000, 1, 3), (1, 7000, 3), (3, 3, 3)])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_extreme_pictures_do_no_harm(recognizer, shape, detector, tmp_path):
+    cv2.imwrite(str(tmp_path / "thin.png"), np.full(shape, 120, np.uint8))
+    settings = replace(VIDEO_PREDICTOR, detector=detector, detection_confidence=0.01)
+    thin = predict.Recognizer.__new__(predict.Recognizer)
+    thin.__dict__ = {**recognizer.__dict__, "settings": settings}
+    assert all(face.confidence > 0 for face in thin.recognize(read_image(tmp_path / "thin.png")))
+
+
+def test_another_landmark_predictor_than_in_training_is_refused(small_model, monkeypatch):
+    monkeypatch.setattr(features, "recipe", lambda name, path: {"shape_predictor_sha256": "another"})
+    with pytest.raises(UserError, match="another landmark predictor"):
+        predict.Recognizer(str(small_model), VIDEO_PREDICTOR, DATASET.shape_predictor_path)
+
+
+def test_file_names_beyond_the_terminals_letters_are_no_obstacle(small_model, photo, tmp_path):
+    shutil.copy(photo, tmp_path / "笑.png")
+    command = [sys.executable, str(ROOT / "predict.py"), "--image", "笑.png", "笑.png", str(photo), "--model_path"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    run = subprocess.run([*command, str(small_model)], cwd=tmp_path, capture_output=True, env=environment)
+    assert run.returncode == 0 and run.stdout.count(b"Prediction") == 4, run.stderr
 
 
 def test_names_come_from_the_model(capsys):

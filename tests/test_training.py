@@ -130,7 +130,7 @@ def test_ctrl_c_keeps_the_best_finished_epoch(drawn_dataset, tmp_path):
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert "Interrupted: keeping the best of the" in errors and "Saved epoch" in output
+    assert "Stopped: keeping the best of the" in errors and "Saved epoch" in output
     assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").features == "landmarks"
 
 
@@ -141,13 +141,16 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
         train(Run(dataset, NETWORK, replace(QUICK, learning_rate=0.5), same), resume=True)
     with pytest.raises(UserError, match="seed=0, not 5"):
         train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
+    state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
+    damaged = ["{", "[]", *(json.dumps({**state, **change}) for change in ({"history": [{}]}, {"settings": None}))]
     for file in (tmp_path / "checkpoints").glob("epoch-*.data*"):
         os.truncate(file, 1000)
     with pytest.raises(UserError, match="missing or damaged"):
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
-    (tmp_path / "checkpoints" / "state.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+    for text in damaged:
+        (tmp_path / "checkpoints" / "state.json").write_text(text)
+        with pytest.raises(UserError, match="damaged"):
+            train(Run(dataset, NETWORK, QUICK, same), resume=True)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="nothing to resume"):
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
@@ -165,6 +168,37 @@ def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
     with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1: try a lower --learning_rate"):
         train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
     assert not (tmp_path / "best_model").exists()
+
+
+def test_diverging_training_keeps_the_best_finished_epoch(drawn_dataset, tmp_path, monkeypatch):
+    epochs = []
+
+    def diverge_in_the_third(*arguments):
+        epochs.append(arguments)
+        if len(epochs) == 3:
+            raise training_script.Diverged("the loss became nan")
+        return train_epoch(*arguments)
+
+    train_epoch = training_script.train_epoch
+    monkeypatch.setattr(training_script, "train_epoch", diverge_in_the_third)
+    with pytest.raises(UserError, match="the loss became nan"):
+        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=5)))
+    assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts["epochs_finished"] == 2
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_epoch_before(drawn_dataset, tmp_path, monkeypatch):
+    write = training_script.Checkpoints.write
+
+    def interrupted(checkpoints, graph, session, state):
+        if len(state.history) == 2:
+            raise KeyboardInterrupt
+        write(checkpoints, graph, session, state)
+
+    monkeypatch.setattr(training_script.Checkpoints, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
+    facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
+    assert (facts["epochs_finished"], facts["best_epoch"]) == (1, 1)
 
 
 def test_dataset_without_validation_split_keeps_the_last_epoch(drawn_dataset, tmp_path, capsys):
@@ -199,6 +233,8 @@ def test_shuffled_batches_hold_every_row_once_and_differ_by_epoch():
         (["--keep_prob=0"], ["keep_prob"]),
         (["--epochs=0"], ["epochs"]),
         (["--save_model=no", "--evaluate=yes"], ["TRAINING.save_model", "--save_model=yes"]),
+        (["--save_model_path=."], ["is a folder", "TRAINING.save_model_path"]),
+        (["--checkpoint_folder=/dev/null/checkpoints"], ["nothing can be written to /dev/null/checkpoints"]),
         (["--folder=elsewhere"], ["no converted dataset in elsewhere", "convert_fer2013"]),
     ],
 )
