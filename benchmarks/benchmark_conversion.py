@@ -1,4 +1,4 @@
-"""The time of extracting every feature, against a loop over scikit-image and dlib, face by face.
+"""The time of extracting every feature, HOG against a loop over scikit-image, face by face.
 
     python benchmarks/benchmark_conversion.py --input=fer2013.csv          # the rates, in a minute
     python benchmarks/benchmark_conversion.py --input=fer2013.csv --full   # and the whole conversion
@@ -8,7 +8,6 @@ cores, as the command line does, and prints its time and peak memory.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import features
-from convert_fer2013_to_images_and_landmarks import read_fer2013
+import fer2013
 from parameters import DATASET, IMAGE_SIZE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +32,7 @@ def main() -> int:
     parser.add_argument("--faces", type=int, default=500, help="faces to measure the rates on")
     parser.add_argument("--full", action="store_true", help="convert the whole dataset too")
     arguments = parser.parse_args()
-    faces = np.stack([row[2] for row in islice(read_fer2013(arguments.input), arguments.faces)])
+    faces = np.stack([row[2] for row in islice(fer2013.read(arguments.input), arguments.faces)])
     features.landmarks(faces[:1])  # loads the predictor
     compare("landmarks", lambda: features.landmarks(faces), None, len(faces))
     compare("HOG", lambda: features.hog_features(faces), lambda: loop_hog(faces), len(faces))
@@ -84,13 +83,35 @@ def loop_hog_windows(faces: np.ndarray) -> list[np.ndarray]:
 
 
 def convert(source: str) -> None:
+    """Converts as the command line does; memory is the sum over all its processes, shared pages counted once."""
+    script = ROOT / "convert_fer2013_to_images_and_landmarks.py"
+    peak = 0.0
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        script = ROOT / "convert_fer2013_to_images_and_landmarks.py"
-        subprocess.run([sys.executable, str(script), f"--input={source}", f"--output={folder}/features"], check=True)
+        process = subprocess.Popen([sys.executable, str(script), f"--input={source}", f"--output={folder}/features"])
+        while process.poll() is None:
+            peak = max(peak, sum(memory(child) for child in family(process.pid)))
+            time.sleep(0.1)
         took = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
-    print(f"Whole conversion: {took:.1f} s, largest process {peak:.0f} MB")
+    print(f"Whole conversion: {took:.1f} s, at most {peak:.0f} MB in all its processes")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children (Linux)."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended
+        return []
+    return [pid, *(grandchild for child in children for grandchild in family(int(child)))]
+
+
+def memory(pid: int) -> float:
+    """A process's proportional share of memory in MB (Linux)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 if __name__ == "__main__":
