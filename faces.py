@@ -204,14 +204,14 @@ def _draw_label(drawn: np.ndarray, box: Box, label: str) -> None:
     """Writes the label into `drawn`, white on black; its size follows the box and the image."""
     text = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()
     height, width = drawn.shape[:2]
-    pixels = min(max(11, box.width / 8, min(height, width) / 40), height / 4)  # a capital letter's height
+    pixels = min(max(11, box.width / 12, min(height, width) / 50), height / 4)  # a capital letter's height
     scale = pixels / 22  # at scale 1 a capital letter is 22 pixels high
     text_width = cv2.getTextSize(text, _FONT, scale, 1)[0][0]
     padding = max(2, round(pixels / 3))
     if text_width + 2 * padding > width:  # a narrow image: the text has to fit
         scale *= max(1, width - 2 * padding) / text_width
         text_width = cv2.getTextSize(text, _FONT, scale, 1)[0][0]
-    weight = max(1, round(scale * 1.6))
+    weight = max(1, round(scale * 2))
     letters = round(22 * scale)
     label_width, label_height = text_width + 2 * padding, letters + 2 * padding
     left = min(max(0, box.x), max(0, width - label_width))

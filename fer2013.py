@@ -1,6 +1,6 @@
 """FER2013 as it is found: Kaggle's csv files, plain, compressed or in an archive, and folders of pictures.
 
-    for row in read("fer2013.csv"):  # (split, label, face), or why the row cannot be used
+for row in read("fer2013.csv"):  # (split, label, face), or why the row cannot be used
 """
 
 import bz2

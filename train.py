@@ -177,8 +177,6 @@ def train(run: Run, resume: bool = False) -> State:
         if state.history:
             checkpoints.restore(graph, session, state)
             print(f"Resuming after epoch {len(state.history)}")
-        else:
-            checkpoints.clear()
         print(
             f"Training model {run.network.model} on {len(learn)} faces of {len(run.dataset.expressions)} expressions, "
             f"features: {run.network.features}"
@@ -275,11 +273,6 @@ class Checkpoints:
     def weights(self, epoch: float) -> Path:
         return self.folder / f"epoch-{int(epoch)}"
 
-    def clear(self) -> None:
-        """Forgets an earlier training. Deletes only what a training wrote."""
-        self.state_path.unlink(missing_ok=True)
-        self._keep()
-
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
         epoch = state.history[-1]["epoch"]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -292,6 +285,7 @@ class Checkpoints:
         self._keep(epoch, state.best["epoch"])
 
     def _keep(self, *epochs: float) -> None:
+        """Deletes the other epochs' weights, those of an earlier training too."""
         kept = {self.weights(epoch).name for epoch in epochs}
         for file in self.folder.glob("epoch-*.*"):
             if file.name.split(".")[0] not in kept:

@@ -156,11 +156,13 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
 
 
-def test_clearing_checkpoints_spares_other_files(tmp_path):
-    for name in ("epoch-3.index", "state.json", "notes.txt"):
-        (tmp_path / name).touch()
-    training_script.Checkpoints(tmp_path).clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_dataset, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    for name in ("epoch-7.index", "epoch-7.data-00000-of-00001", "notes.txt"):
+        (checkpoints / name).touch()
+    train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
+    assert {path.name.split(".")[0] for path in checkpoints.iterdir()} == {"epoch-1", "state", "notes"}
 
 
 def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
