@@ -34,11 +34,10 @@ def main() -> int:
     model = saved_model.load(arguments.model_path)
     faces = np.random.default_rng(0).integers(0, 256, (1, 48, 48), dtype=np.uint8)
     vectors = features.extract(faces, model.features, DATASET.shape_predictor_path)
-    given = vectors if model.features != "none" else None
-    if given is not None:
+    if model.features != "none":
         spent = timed(lambda: features.extract(faces, model.features, DATASET.shape_predictor_path), repeats=200)
         print(f"features of one face: {1000 * spent:.2f} ms")
-    print(f"network, one face: {1000 * timed(lambda: model.predict(faces, given), repeats=200):.2f} ms")
+    print(f"network, one face: {1000 * timed(lambda: model.predict(faces, vectors), repeats=200):.2f} ms")
     return 0
 
 

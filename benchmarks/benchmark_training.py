@@ -2,12 +2,15 @@
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/benchmark_training.py --model=B --features=landmarks_hog_windows
+    python benchmarks/benchmark_training.py --profile
 
 Every variant runs in a process of its own, in turns, on random faces; the figure is the median step's. What counts
 is the last column: the time as a ratio to PyTorch's best bf16 time in the same run.
 """
 
 import argparse
+import collections
+import re
 import statistics
 import subprocess
 import sys
@@ -32,11 +35,15 @@ def main() -> int:
     add_flags(parser, NETWORK, "model", "features")
     add_flags(parser, HYPERPARAMS, "batch_size")
     parser.add_argument("--rounds", type=int, default=3, help="processes started for each variant")
+    parser.add_argument("--profile", action="store_true", help="print where a step of ours spends its time, instead")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     network, hyperparams = override(NETWORK, arguments), override(HYPERPARAMS, arguments)
     if arguments.variant:
         print(median_step(VARIANTS[arguments.variant](network, hyperparams)) / hyperparams.batch_size * 1000)
+        return 0
+    if arguments.profile:
+        profile(network, hyperparams)
         return 0
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for _ in range(arguments.rounds):
@@ -93,6 +100,26 @@ def start(network: Network, hyperparams: Hyperparams, bfloat16: bool) -> tuple:
 
 def ours(bfloat16: bool) -> Callable:
     return lambda network, hyperparams: start(network, hyperparams, bfloat16)[2]
+
+
+def profile(network: Network, hyperparams: Hyperparams) -> None:
+    """Prints which operations a step of ours, in bf16, spends its time in."""
+    from tflearn_compat import tf
+
+    graph, session, step = start(network, hyperparams, bfloat16=True)
+    for _ in range(WARM_UP):
+        step()
+    options, traced = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
+    images, vectors, labels = random_faces(network, hyperparams.batch_size)
+    feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
+    session.run(graph.train, feed, options=options, run_metadata=traced)
+    times: collections.Counter[str] = collections.Counter()
+    for device in traced.step_stats.dev_stats:
+        for node in device.node_stats:
+            operation = re.search(r" = (\w+)\(", node.timeline_label)
+            times[operation[1] if operation else node.node_name] += node.all_end_rel_micros
+    for operation, spent in times.most_common(15):
+        print(f"{operation:40}{spent / 1000:8.1f} ms {spent / times.total():6.1%}")
 
 
 def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
