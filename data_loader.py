@@ -49,9 +49,9 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tells datasets apart: the same for the same faces, labels and features, whatever file they came from."""
+        """Tells datasets apart: the same for the same faces and labels, whatever file they came from."""
         faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
-        facts = [self.expressions, faces, self.manifest["recipes"]]
+        facts = [self.expressions, faces]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -119,7 +119,10 @@ def open_dataset(folder: str | Path) -> Dataset:
         if manifest["format"] != MANIFEST_FORMAT:
             raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
         dataset = Dataset(Path(folder), manifest)
-        _ = dataset.fingerprint, dataset.counts, manifest["source"], set(manifest["arrays"]), manifest["one_hot"]
+        _ = dataset.fingerprint, dataset.counts, manifest["source"], manifest["one_hot"]
+        names = [name for name in manifest["arrays"] if name in features.SHAPES]
+        if not isinstance(manifest["expressions"], list) or not all(manifest["recipes"][name] for name in names):
+            raise ValueError("expressions or recipes are not what conversion writes")
     except FileNotFoundError as error:
         raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or set DATASET.folder") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

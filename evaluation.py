@@ -25,12 +25,12 @@ def evaluate(model: SavedModel, dataset: Dataset) -> dict:
     Raises UserError when the dataset lacks the model's features, or has others, or other expressions than the model's.
     """
     check_splits(dataset)
-    dataset.check(model.features, len(model.expressions))
     if dataset.expressions != model.expressions:
         raise UserError(
             f"{dataset.folder} has the expressions {', '.join(dataset.expressions)} but the model was trained on "
             f"{', '.join(model.expressions)}: convert those, or train again"
         )
+    dataset.check(model.features, len(model.expressions))
     if dataset.recipes(model.features) != model.recipes:
         raise UserError(
             f"{dataset.folder} has features computed otherwise than those the model was trained on "

@@ -26,7 +26,7 @@ from command_line import UserError
 from files import whole_file
 from parameters import DETECTORS, IMAGE_SIZE
 
-_WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_SIDE = 6000  # of an image once read, in pixels: 108 MB at most
 # What FER2013's crops are to a detector's boxes, in box sides: the crop's side, and how far down its middle lies.
 # Medians that benchmarks/benchmark_detection.py measures.
@@ -141,8 +141,8 @@ def draw_faces(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Writes the image in the format that the path's suffix names, whole or not at all."""
     suffix = Path(path).suffix.lower()
-    if suffix not in _WRITTEN:
-        raise UserError(f"cannot write {path}: its suffix '{suffix}' is none of {' '.join(_WRITTEN)}")
+    if suffix not in WRITTEN_SUFFIXES:
+        raise UserError(f"cannot write {path}: its suffix '{suffix}' is none of {' '.join(WRITTEN_SUFFIXES)}")
     encoded = cv2.imencode(suffix, image)[1]
     try:
         with whole_file(path) as temporary:

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from command_line import UserError
-from parameters import IMAGE_SIZE
+from parameters import IMAGE_SIZE, SHAPE_PREDICTOR
 
-PREDICTOR_FILE = "shape_predictor_68_face_landmarks.dat"
 LANDMARKS = 68  # points of dlib's predictor
 ORIENTATIONS = 8  # HOG's bins over 180 degrees
 HOG_CELL = 16  # pixels: the whole face in 3×3 cells
@@ -35,7 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
+def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
     """The feature vectors of `faces` for one of `parameters.FEATURES`.
 
     faces: (N, 48, 48) uint8. Returns (N, size(kind)) float32.
@@ -44,7 +43,7 @@ def extract(faces: np.ndarray, kind: str, shape_predictor_path: str = PREDICTOR_
     return join(parts, kind, len(faces))
 
 
-def extract_part(faces: np.ndarray, name: str, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
+def extract_part(faces: np.ndarray, name: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
     """One of the arrays that conversion writes: landmarks (N, 68, 2), hog_features (N, 72), hog_windows (N, 2592)."""
     if name == "landmarks":
         return landmarks(faces, shape_predictor_path)
@@ -67,7 +66,7 @@ def size(kind: str) -> int:
     return sum(math.prod(SHAPES[name]) for name in PARTS[kind])
 
 
-def recipe(name: str, shape_predictor_path: str = PREDICTOR_FILE) -> dict[str, Any]:
+def recipe(name: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> dict[str, Any]:
     """What decides the values of an array: it is kept with them, so that no other features pass for them."""
     if name == "landmarks":
         return {"shape_predictor_sha256": _hash_of(find_shape_predictor(shape_predictor_path))}
@@ -78,7 +77,7 @@ def recipe(name: str, shape_predictor_path: str = PREDICTOR_FILE) -> dict[str, A
 # --- landmarks -------------------------------------------------------------------------------------------------------
 
 
-def landmarks(faces: np.ndarray, shape_predictor_path: str = PREDICTOR_FILE) -> np.ndarray:
+def landmarks(faces: np.ndarray, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
     """dlib's 68 facial landmarks (Kazemi and Sullivan, CVPR 2014), fitted to the whole picture as the face.
 
     faces: (N, 48, 48) uint8. Returns (N, 68, 2) float32, x then y, in pixels.
@@ -94,23 +93,23 @@ def landmarks(faces: np.ndarray, shape_predictor_path: str = PREDICTOR_FILE) -> 
     return points
 
 
-def load_shape_predictor(path: str = PREDICTOR_FILE) -> Callable:
+def load_shape_predictor(path: str = SHAPE_PREDICTOR) -> Callable:
     """dlib's predictor, loaded once. Raises UserError when its file is nowhere to be found, or is not one."""
     return _shape_predictor(find_shape_predictor(path))
 
 
-def find_shape_predictor(path: str = PREDICTOR_FILE) -> str:
+def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
     """`path` where there is a file, else the predictor that the installed package carries."""
     if Path(path).is_file():
         return path
     package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
     if package is not None and package.origin is not None:
-        carried = Path(package.origin).parent / "models" / PREDICTOR_FILE
+        carried = Path(package.origin).parent / "models" / SHAPE_PREDICTOR
         if carried.is_file():
             return str(carried)
     raise UserError(
         f"no landmark predictor at {path}: 'pip install face_recognition_models', or unpack "
-        f"http://dlib.net/files/{PREDICTOR_FILE}.bz2, or set DATASET.shape_predictor_path"
+        f"http://dlib.net/files/{SHAPE_PREDICTOR}.bz2, or set DATASET.shape_predictor_path"
     )
 
 
@@ -121,11 +120,11 @@ def _shape_predictor(path: str) -> Callable:
     try:
         predictor = dlib.shape_predictor(path)
     except RuntimeError as error:
-        raise UserError(f"{path} is not a dlib landmark predictor ({error}): delete it or fetch it again") from error
+        raise UserError(f"{path} is not a dlib landmark predictor ({error}): name another") from error
     blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     points = predictor(blank, dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)).num_parts
     if points != LANDMARKS:
-        raise UserError(f"{path} predicts {points} landmarks, not {LANDMARKS}: take {PREDICTOR_FILE}")
+        raise UserError(f"{path} predicts {points} landmarks, not {LANDMARKS}: take {SHAPE_PREDICTOR}")
     return predictor
 
 

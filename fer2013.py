@@ -28,6 +28,7 @@ from faces import read_image
 from parameters import EMOTIONS, IMAGE_SIZE, SPLITS
 
 COLUMNS = ("emotion", "pixels", "usage")
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
 SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
@@ -86,30 +87,34 @@ def _read_csv(path: Path) -> Iterator[Row]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv ({error})") from error
     except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is cut off, damaged or locked ({error}): fetch it again") from error
+        reason = " ".join(str(error).split())  # tarfile's has several lines
+        raise UserError(f"{path} is cut off, damaged or locked ({reason}): fetch it again") from error
     if not seen:
-        raise UserError(f"{path} is empty: fetch it again")
+        raise UserError(f"{path} is empty, or an archive without a csv: fetch it again, or unpack it")
     missing = " nor ".join(column for column in ("emotion", "pixels", "Usage") if column.lower() not in names)
     raise UserError(f"{path} has no column {missing}: FER2013 has emotion, pixels and Usage")
 
 
 def _texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
     """The file decompressed, as its suffixes say; of an archive, each csv in it."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".zip"]:
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    last = suffixes[-1] if suffixes else ""
+    if last == ".zip":
         with zipfile.ZipFile(raw) as archive:
-            for name in archive.namelist():
-                if name.lower().endswith(".csv"):
-                    yield _text(archive.open(name))
-    elif ".tar" in suffixes or suffixes[-1:] == [".tgz"]:
-        with tarfile.open(fileobj=raw, mode="r|*") as archive:
+            for name in filter(_is_csv, archive.namelist()):
+                yield _text(archive.open(name))
+    elif last in (".tar", ".tgz", ".tbz2", ".txz") or (suffixes[:1] == [".tar"] and last in OPENERS):
+        with tarfile.open(fileobj=raw, mode="r:*") as archive:
             for member in archive:
-                if member.isfile() and member.name.lower().endswith(".csv"):
+                if member.isfile() and _is_csv(member.name):
                     yield _text(archive.extractfile(member))
     else:
-        openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-        opener = openers.get(suffixes[-1] if suffixes else "")
-        yield _text(opener(raw) if opener else raw)
+        yield _text(OPENERS[last](raw) if last in OPENERS else raw)
+
+
+def _is_csv(name: str) -> bool:
+    base = name.rpartition("/")[2].lower()
+    return base.endswith(".csv") and not base.startswith(".")  # macOS puts ._fer2013.csv beside fer2013.csv
 
 
 def _text(stream: BinaryIO) -> io.TextIOBase:

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from command_line import UserError
 
@@ -15,8 +14,6 @@ try:
 except ImportError:  # Windows has none, and goes without the check that it serves
     fcntl = None
 
-LOCK = ".lock"
-
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -24,7 +21,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, by which many writers choose their format.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -43,55 +40,61 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
     A folder cannot be replaced in one step, so the old one is moved aside first: a kill in the instant between
     the two renames leaves it whole under a hidden name, from where the next call puts it back. A link to a folder stays
-    a link.
+    a link. Raises UserError when another process is writing the same folder.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    recover_folder(path)
-    old = _aside(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    lock = _locked(temporary)
-    try:
-        yield temporary
-        lock.close()
-        (temporary / LOCK).unlink()
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        lock.close()
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _locked(temporary: Path) -> IO:
-    """Makes the folder anew, or raises UserError where another process is still filling it.
-
-    The lock is the open file's: it goes with the process, however that ends, so what a kill left behind is cleared.
-    """
-    if fcntl is not None and (temporary / LOCK).exists():
-        with open(temporary / LOCK) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"another process is writing {temporary}: wait for it, or end it") from error
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    lock = open(temporary / LOCK, "w")  # noqa: SIM115, for it stays open as long as the folder is being filled
-    if fcntl is not None:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    temporary, old = path.with_name(f".{path.name}.partial"), _aside(path)
+    with _locked(path) as locked:
+        if not locked:
+            raise UserError(f"another process is writing {path}: wait for it, or end it")
+        _recover(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def recover_folder(path: str | Path) -> None:
     """Puts back what a kill between `whole_folder`'s two renames left aside."""
     path = Path(path).resolve()
+    if _aside(path).is_dir():
+        with _locked(path) as locked:
+            if locked:  # else it was no kill: the renames are under way
+                _recover(path)
+
+
+def _recover(path: Path) -> None:
     old = _aside(path)
-    if old.is_dir():
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(old, path)
+    if old.is_dir() and path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.is_dir():
+        os.replace(old, path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process alone may replace the folder; True where the system or its disk has no locks.
+
+    The lock is the open file's and goes with the process, however that ends; the file beside the folder stays.
+    """
+    with contextlib.ExitStack() as stack:
+        locked = True
+        if fcntl is not None:
+            file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked = False
+            except OSError:
+                pass
+        yield locked
 
 
 def _aside(path: Path) -> Path:

@@ -12,6 +12,7 @@ SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
 FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
 OPTIMIZERS = ("momentum", "adam", "rmsprop", "adagrad", "adadelta")
 DETECTORS = ("blazeface", "haar")
+SHAPE_PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 IMAGE_SIZE = 48  # a face is IMAGE_SIZE × IMAGE_SIZE grey pixels
 
 
@@ -24,10 +25,10 @@ def setting(default: Any, explanation: str, choices: tuple[str, ...] | None = No
 class Dataset:
     """Where FER2013 is, and where its converted form goes."""
 
-    input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .zip, .xz) or a folder of pictures")
+    input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .xz, .zip, .tar.gz) or a folder of pictures")
     folder: str = setting("fer2013_features", "the converted dataset's folder")
     shape_predictor_path: str = setting(
-        "shape_predictor_68_face_landmarks.dat", "dlib's 68 landmark predictor; when absent, the installed package's"
+        SHAPE_PREDICTOR, "dlib's 68 landmark predictor; when absent, the installed package's"
     )
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ import numpy as np
 import features
 import saved_model
 from command_line import UserError, add_flags, add_yes_no, command, override
-from faces import Box, crop_face, draw_faces, find_faces, read_image, write_image
+from faces import WRITTEN_SUFFIXES, Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
@@ -87,11 +87,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     settings = override(VIDEO_PREDICTOR, arguments)
     check_settings(settings)
-    paths = pictures(arguments.image)
-    outputs = output_paths(arguments.image, paths, arguments.output)
+    failed = found = False
+    albums: dict[str, list[str]] = {}
+    for given in arguments.image:
+        try:
+            albums[given] = pictures(given)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    paths = each_once(path for album in albums.values() for path in album)
+    outputs = output_paths(albums, paths, arguments.output)
     recognizer = Recognizer(arguments.model_path, settings, override(DATASET, arguments).shape_predictor_path)
     warn_of_other_names(settings.emotions, recognizer.model.expressions)
-    failed = found = False
     for path in paths:
         try:
             image = read_image(path)
@@ -129,45 +136,63 @@ def check_settings(settings: VideoPredictor) -> None:
     """Raises UserError for a value that makes no sense."""
     if not 0 < settings.detection_confidence < 1:
         raise UserError(f"detection_confidence is {settings.detection_confidence}: it must be between 0 and 1")
-    if not -0.5 <= settings.margin <= 2:
-        raise UserError(f"margin is {settings.margin}: it must be from -0.5 to 2")
+    if not 0 <= settings.margin <= 2:
+        raise UserError(f"margin is {settings.margin}: it must be from 0 to 2")
 
 
-def pictures(paths: Iterable[str]) -> list[str]:
-    """The files among `paths`, and the pictures inside the folders among them, in the order of their names."""
-    found = []
+def pictures(path: str) -> list[str]:
+    """The file `path`, or the pictures inside the folder `path`, in the order of their names."""
+    if not Path(path).is_dir():
+        return [path]
+    inside = sorted(imutils.paths.list_files(path, PICTURE_SUFFIXES))
+    if not inside:
+        raise UserError(f"no picture in the folder {path}")
+    return inside
+
+
+def each_once(paths: Iterable[str]) -> list[str]:
+    """`paths` without those that name the same file again."""
+    first: dict[Path, str] = {}
     for path in paths:
-        inside = sorted(imutils.paths.list_files(path, PICTURE_SUFFIXES)) if Path(path).is_dir() else [path]
-        if not inside:
-            raise UserError(f"no picture in the folder {path}")
-        found += inside
-    return list(dict.fromkeys(found))  # each once
+        first.setdefault(Path(path).resolve(), path)
+    return list(first.values())
 
 
-def output_paths(given: Sequence[str], paths: Sequence[str], output: str | None) -> dict[str, Path]:
-    """Where each picture's annotated copy goes: for one file to `output`, else into that folder, laid out as it was.
+def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], output: str | None) -> dict[str, Path]:
+    """Where each picture's annotated copy goes: of a single file to `output`; else into that folder, laid out as in
+    the folder it came from, which gives its name where there are several.
 
-    Raises UserError where a copy would replace a picture that is read, or another copy.
+    albums: what the user gave, each with the pictures in it. Raises UserError where a copy would replace a picture that
+    is read, or another copy.
     """
     if output is None:
         return {}
-    if len(given) == 1 and not Path(given[0]).is_dir():
+    folders = [given for given in albums if Path(given).is_dir()]
+    if not folders and len(albums) == 1:
         if Path(output).is_dir():
             raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
-        outputs = {paths[0]: Path(output)}
+        outputs = {path: Path(output) for path in paths}
     else:
         if Path(output).is_file():
             raise UserError(f"{output} is a file: for several pictures --output must be a folder")
-        folders = [Path(path) for path in given if Path(path).is_dir()]
         outputs = {}
-        for path in paths:
-            inside = next((folder for folder in folders if folder in Path(path).parents), Path(path).parent)
-            outputs[path] = Path(output) / Path(path).relative_to(inside)
-    taken = {Path(path).resolve() for path in paths}
+        for given, album in albums.items():
+            below = Path(output) / Path(given).resolve().name if len(folders) > 1 else Path(output)
+            for path in album:
+                name = Path(path).relative_to(given) if given in folders else Path(Path(path).name)
+                writable = name.suffix.lower() in WRITTEN_SUFFIXES
+                outputs.setdefault(path, below / name if writable else below / f"{name}.png")
+        outputs = {path: outputs[path] for path in paths}
+    read = {Path(path).resolve() for path in paths}
+    written: set[Path] = set()
     for path, place in outputs.items():
-        if place.resolve() in taken:
-            raise UserError(f"--output={output} would overwrite {place} with the copy of {path}: name another place")
-        taken.add(place.resolve())
+        if place.suffix.lower() not in WRITTEN_SUFFIXES:
+            raise UserError(f"{place} has no suffix of a picture: use .jpg or .png")
+        if place.resolve() in read:
+            raise UserError(f"--output={output} would overwrite {place}, which is to be read: name another place")
+        if place.resolve() in written:
+            raise UserError(f"the copy of {path} would overwrite another in {place}: recognize them one after another")
+        written.add(place.resolve())
     return outputs
 
 

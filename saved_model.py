@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+import features
 from command_line import UserError, quiet
 from files import whole_file
 from parameters import IMAGE_SIZE
@@ -42,6 +43,9 @@ class SavedModel:
         self._vectors = inputs["features"]["index"] if "features" in inputs else None
         self._vector_size = int(inputs["features"]["shape"][-1]) if "features" in inputs else 0
         self._output = self._interpreter.get_output_details()[0]["index"]
+        outputs = int(self._interpreter.get_output_details()[0]["shape"][-1])
+        if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
+            raise ValueError("its facts are not those of its network")
         self._batch = 0  # faces that memory is laid out for
 
     def predict(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:

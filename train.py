@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -45,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.train and not arguments.evaluate:
         parser.error("nothing to do: say --train=yes, --evaluate=yes or both")
+    if arguments.resume and not arguments.train:
+        parser.error("--resume=yes goes on with a training: say --train=yes too")
     network, hyperparams = override(NETWORK, arguments), override(HYPERPARAMS, arguments)
     training, folder = override(TRAINING, arguments), override(DATASET, arguments).folder
     check_settings(network, hyperparams, training)
     if arguments.train and arguments.evaluate and not training.save_model:
         raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
-    check_places(training)
+    if arguments.train:
+        check_places(training)
     dataset = open_dataset(folder)
     if arguments.evaluate:
         evaluation.check_splits(dataset)
@@ -96,6 +100,8 @@ def check_places(training: Training) -> None:
         raise UserError(
             f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
         )
+    if Path(training.save_model_path).exists() and not zipfile.is_zipfile(training.save_model_path):
+        raise UserError(f"{training.save_model_path} is no saved model and would be replaced: name another file")
     for place in (Path(training.save_model_path).parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
         existing = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -133,6 +139,7 @@ class Run:
             "seed": self.training.seed,
             "bfloat16": self.training.bfloat16,
             "dataset": self.dataset.fingerprint,
+            "recipes": self.dataset.recipes(self.network.features),
         }
 
 
@@ -176,7 +183,8 @@ def train(run: Run, resume: bool = False) -> State:
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
-            print(f"Resuming after epoch {len(state.history)}")
+            left = max(0, run.training.epochs - len(state.history))
+            print(f"Resuming after epoch {len(state.history)}, {left} left to train")
         print(
             f"Training model {run.network.model} on {len(learn)} faces of {len(run.dataset.expressions)} expressions, "
             f"features: {run.network.features}"
@@ -189,6 +197,7 @@ def train(run: Run, resume: bool = False) -> State:
                 longer = dataclasses.replace(state, history=[*state.history, row])
                 checkpoints.write(graph, session, longer)
                 state = longer  # only now: an epoch counts once its weights are on disk
+                checkpoints.tidy(state)
                 write_logs(Path(run.training.logs_folder) / state.log, state)
         except (KeyboardInterrupt, Diverged):
             if state.history and run.training.save_model:
@@ -218,6 +227,9 @@ def train_epoch(
             accuracy_sum += float(accuracy)
             progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
     validated = math.nan if validation is None else validate(graph, session, validation)
+    feed = {graph.images: learn.images[:VALIDATION_BATCH], graph.features: learn.features[:VALIDATION_BATCH]}
+    if not np.isfinite(session.run(graph.logits, feed)).all():  # a loss is of the weights before its step
+        raise Diverged(f"the weights are no numbers after epoch {epoch}: try a lower --learning_rate")
     if validation is not None:
         print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
     return {
@@ -270,24 +282,24 @@ class Checkpoints:
         self.folder = folder
         self.state_path = folder / "state.json"
 
-    def weights(self, epoch: float) -> Path:
-        return self.folder / f"epoch-{int(epoch)}"
+    def weights(self, state: State, epoch: float) -> Path:
+        """Where an epoch's weights are; another training's never have the same name."""
+        return self.folder / f"{state.log}_epoch-{int(epoch)}"
 
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
         epoch = state.history[-1]["epoch"]
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            graph.saver.save(session, str(self.weights(epoch)), write_meta_graph=False, write_state=False)
+            graph.saver.save(session, str(self.weights(state, epoch)), write_meta_graph=False, write_state=False)
         except Exception as error:  # TensorFlow's errors are none of the system's; a full disk is the likely one
             raise UserError(f"no checkpoint could be written to {self.folder}: {str(error).splitlines()[0]}") from error
         with whole_file(self.state_path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
-        self._keep(epoch, state.best["epoch"])
 
-    def _keep(self, *epochs: float) -> None:
-        """Deletes the other epochs' weights, those of an earlier training too."""
-        kept = {self.weights(epoch).name for epoch in epochs}
-        for file in self.folder.glob("epoch-*.*"):
+    def tidy(self, state: State) -> None:
+        """Deletes all weights but the last and the best epoch's, those of an earlier training too."""
+        kept = {self.weights(state, row["epoch"]).name for row in (state.history[-1], state.best)}
+        for file in self.folder.glob("*_epoch-*.*"):
             if file.name.split(".")[0] not in kept:
                 file.unlink()
 
@@ -301,10 +313,12 @@ class Checkpoints:
             raise UserError(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
         except Exception as error:  # whatever somebody wrote into it
             raise UserError(f"{self.state_path} is damaged ({error!r}): leave out --resume=yes") from error
-        if not whole or not all(self.weights(epoch).with_suffix(".index").is_file() for epoch in epochs):
+        if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise UserError(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         for name in {**settings, **state.settings}:
             was, now = state.settings.get(name), settings.get(name)
+            if was != now and name in ("dataset", "recipes"):
+                raise UserError(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
             if was != now:
                 raise UserError(
                     f"the training in {self.folder} has {name}={was}, not {now}: use that, or leave out --resume=yes"
@@ -312,7 +326,7 @@ class Checkpoints:
         return state
 
     def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:
-        path = self.weights(state.history[-1]["epoch"])
+        path = self.weights(state, state.history[-1]["epoch"])
         try:
             graph.saver.restore(session, str(path))
         except Exception as error:  # TensorFlow's errors share no narrower class
@@ -341,7 +355,7 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: "Scaling | N
     from model import inference_flatbuffer
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
-    weights = str(checkpoints.weights(epoch))
+    weights = str(checkpoints.weights(state, epoch))
     flatbuffer = inference_flatbuffer(weights, run.network, scaling)
     accuracy = accuracy_of(flatbuffer, facts, validation)
     if run.training.quantize:

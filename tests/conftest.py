@@ -1,6 +1,7 @@
 """What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,12 @@ from parameters import Hyperparams, Network, Training
 from train import Run, train
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works() -> None:
+    """In a shell's background job Ctrl-C is ignored, and the processes that the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

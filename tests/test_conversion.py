@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import importlib.util
+import io
 import itertools
 import json
 import lzma
@@ -15,6 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -116,7 +118,7 @@ def output(workplace) -> Path:
 def test_command_without_flags_converts_the_csv_of_the_current_folder(workplace, output):
     run = run_script(SCRIPT, cwd=workplace)
     assert run.returncode == 0, run.stderr
-    assert sorted(os.listdir(workplace)) == ["fer2013.csv", "fer2013_features"]
+    assert sorted(os.listdir(workplace)) == [".fer2013_features.lock", "fer2013.csv", "fer2013_features"]
     assert_holds(output, ROWS)
     for split, count in collections.Counter(split for _, _, split in ROWS).items():
         assert {path.name for path in (output / split).iterdir()} == DEFAULT
@@ -307,11 +309,30 @@ def zip_file(path: Path, content: bytes) -> None:
         archive.writestr("fer2013.csv", content)
 
 
+def tar_file(path: Path, content: bytes, mode: str) -> None:
+    """As Kaggle packs it: in a folder, with other files."""
+    with tarfile.open(path, mode) as archive:
+        for name, inside in {
+            "README": b"about",
+            "._fer2013.csv": b"\xb0",
+            "other.csv": b"a,b\n",
+            "fer2013.csv": content,
+        }.items():
+            member = tarfile.TarInfo(f"fer2013/{name}")
+            member.size = len(inside)
+            archive.addfile(member, io.BytesIO(inside))
+
+
 COMPRESSIONS = {
     "gz": lambda path, content: path.write_bytes(gzip.compress(content)),
     "bz2": lambda path, content: path.write_bytes(bz2.compress(content)),
     "xz": lambda path, content: path.write_bytes(lzma.compress(content)),
     "zip": zip_file,
+    "tar": lambda path, content: tar_file(path, content, "w"),
+    "tar.gz": lambda path, content: tar_file(path, content, "w:gz"),
+    "tar.bz2": lambda path, content: tar_file(path, content, "w:bz2"),
+    "tar.xz": lambda path, content: tar_file(path, content, "w:xz"),
+    "tgz": lambda path, content: tar_file(path, content, "w:gz"),
 }
 
 
@@ -593,4 +614,9 @@ def test_kill_between_the_two_renames_is_mended_by_the_next_use(workplace, outpu
         assert open_dataset("fer2013_features").expressions == ("Angry", "Happy")
         assert conversion.main(NO_FEATURES) == 0
         assert_holds(output, ROWS)
-        assert sorted(os.listdir(workplace)) == ["empty.csv", "fer2013.csv", "fer2013_features"]
+        assert sorted(os.listdir(workplace)) == [
+            ".fer2013_features.lock",
+            "empty.csv",
+            "fer2013.csv",
+            "fer2013_features",
+        ]

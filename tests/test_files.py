@@ -30,8 +30,9 @@ def fill(folder: Path, text: str) -> Path:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The text of each file below `folder`, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    """The text of each file below `folder`, hidden ones too, but for the lock that stays beside a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
 def test_file_and_the_folders_above_it_appear(tmp_path):
@@ -66,13 +67,13 @@ def test_folder_takes_the_place_of_the_old_one_and_of_what_a_kill_left(tmp_path)
     folder = tmp_path / "above" / "data"
     for text in ("first", "second"):
         with whole_folder(folder) as temporary:
-            assert set(content(temporary)) <= {files.LOCK}
+            assert content(temporary) == {}
             fill(temporary, text)
         assert content(tmp_path) == {"above/data/a.txt": text}
     fill(folder.with_name(".data.partial"), "third")  # what a kill would leave
     (folder / "b.txt").write_text("not in the next one")
     with whole_folder(folder) as temporary:
-        assert set(content(temporary)) <= {files.LOCK}
+        assert content(temporary) == {}
         fill(temporary, "fourth")
     assert content(tmp_path) == {"above/data/a.txt": "fourth"}
 
@@ -84,7 +85,7 @@ def test_interrupted_folder_leaves_the_old_one_and_nothing_beside_it(tmp_path, i
         fill(temporary, "half")
         raise interruption
     assert content(tmp_path) == {"data/a.txt": "old"}
-    assert os.listdir(tmp_path) == ["data"]
+    assert sorted(os.listdir(tmp_path)) == [".data.lock", "data"]
 
 
 def test_interruption_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
@@ -135,3 +136,26 @@ def test_two_processes_do_not_fill_one_folder(tmp_path):
     with whole_folder(tmp_path / "data") as folder:
         (folder / "a.txt").write_text("second")
     assert content(tmp_path) == {"data/a.txt": "second"}
+
+
+def test_reader_leaves_a_folder_alone_that_is_being_replaced(tmp_path, monkeypatch):
+    fill(tmp_path / "data", "old")
+    replace = os.replace
+
+    def read_between_the_renames(source, target):
+        replace(source, target)
+        recover_folder(tmp_path / "data")
+
+    monkeypatch.setattr(os, "replace", read_between_the_renames)
+    with whole_folder(tmp_path / "data") as folder:
+        fill(folder, "new")
+    assert content(tmp_path) == {"data/a.txt": "new"}
+
+
+def test_link_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    with whole_file(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "file").read_text() == "new"

@@ -148,27 +148,41 @@ def test_missing_model_and_empty_folder_are_said(small_model, photo, tmp_path):
 
 @pytest.fixture
 def albums(photo, tmp_path, monkeypatch) -> Path:
-    """Two folders with a picture of the same name, a third with one picture, a file where a folder is wanted."""
-    for name in ("one/face.png", "two/deep/face.png", "two/deep/other.webp", "single/face.png", "taken"):
+    """Folders with pictures of the same name, one with a single picture, a file where a folder is wanted."""
+    for name in (
+        "one/face.png",
+        "two/deep/face.png",
+        "two/deep/other.webp",
+        "gifs/face.gif",
+        "gifs/face.gif.png",
+        "taken",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+def output_paths(images: list[str], output: str) -> dict[str, str]:
+    chosen = {image: predict.pictures(image) for image in images}
+    paths = predict.each_once(path for album in chosen.values() for path in album)
+    return {path: place.as_posix() for path, place in predict.output_paths(chosen, paths, output).items()}
+
+
 @pytest.mark.parametrize(
     ("images", "output", "expected"),
     [
         (["one/face.png"], "named.png", {"one/face.png": "named.png"}),
-        (["one/face.png", "taken"], "out", {"one/face.png": "out/face.png", "taken": "out/taken"}),
-        (["single"], "out", {"single/face.png": "out/face.png"}),
+        (["one/face.png", "taken"], "out", {"one/face.png": "out/face.png", "taken": "out/taken.png"}),
+        (["one"], "out", {"one/face.png": "out/face.png"}),
         (["two"], "out", {"two/deep/face.png": "out/deep/face.png", "two/deep/other.webp": "out/deep/other.webp"}),
-        (["one/face.png", "one"], "out", {"one/face.png": "out/face.png"}),
+        (["one", "two/deep"], "out", {"one/face.png": "out/one/face.png", "two/deep/face.png": "out/deep/face.png",
+                                      "two/deep/other.webp": "out/deep/other.webp"}),
+        (["one/face.png", "./one"], "out", {"one/face.png": "out/face.png"}),
     ],
-)
+)  # fmt: skip
 def test_annotated_copies_keep_apart(albums, images, output, expected):
-    outputs = predict.output_paths(images, predict.pictures(images), output)
-    assert {path: str(place) for path, place in outputs.items()} == expected
+    assert output_paths(images, output) == expected
 
 
 @pytest.mark.parametrize(
@@ -176,9 +190,11 @@ def test_annotated_copies_keep_apart(albums, images, output, expected):
     [
         (["one/face.png"], "one/face.png", "would overwrite"),
         (["one"], "one", "would overwrite"),
-        (["one", "single"], "out", "would overwrite"),
+        (["one/face.png", "two/deep/face.png"], "out", "one after another"),
+        (["gifs"], "out", "one after another"),
         (["one", "two"], "taken", "must be a folder"),
         (["one/face.png"], "two", "must be a file"),
+        (["one/face.png"], "named.txt", "no suffix of a picture"),
     ],
 )
 def test_no_picture_is_overwritten(albums, images, output, fragment, small_model, capsys):
@@ -188,12 +204,14 @@ def test_no_picture_is_overwritten(albums, images, output, fragment, small_model
     assert {path: path.read_bytes() for path in albums.rglob("*") if path.is_file()} == before
 
 
-def test_prediction_is_told_even_when_its_copy_cannot_be_written(small_model, albums, capsys):
-    (albums / "out").mkdir()
-    shutil.copy("one/face.png", "one/face.gif")
-    assert main("--image", "one/face.gif", "single/face.png", "--output", "out", "--model_path", small_model) == 2
+def test_batch_goes_on_after_an_empty_folder_and_a_copy_that_cannot_be_written(small_model, albums, capsys):
+    (albums / "empty").mkdir()
+    (albums / "out" / "face.png").mkdir(parents=True)
+    assert main("--image", "empty", "one/face.png", "taken", "--output", "out", "--model_path", small_model) == 2
     output = capsys.readouterr()
-    assert output.out.count("Prediction: ") == 4 and "face.gif" in output.err
+    assert output.out.count("Prediction: ") == 4, "what was recognized is told even where its copy cannot be written"
+    assert "no picture in the folder empty" in output.err and "out/face.png" in output.err
+    assert (albums / "out" / "taken.png").is_file()
 
 
 @pytest.mark.parametrize(

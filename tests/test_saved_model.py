@@ -78,3 +78,13 @@ def test_batch_size_does_not_matter(small_model):
 def test_inputs_of_another_kind_are_refused(small_model, faces, size):
     with pytest.raises(ValueError, match=r"faces must be|vectors must be \(\d, 136\)"):
         saved_model.load(small_model).predict(faces, np.zeros((5, size), np.float32))
+
+
+@pytest.mark.parametrize("change", [{"expressions": ["Sad", "Happy"]}, {"features": "none"}, {"features": "smell"}])
+def test_facts_that_are_not_the_networks_are_refused(path, change):
+    facts = saved_model.load(path).facts
+    network = path.read_bytes()
+    network = network[: zipfile.ZipFile(path).getinfo("facts.json").header_offset]
+    saved_model.save(path, network, {**facts, **change})
+    with pytest.raises(UserError, match="not a whole saved model"):
+        saved_model.load(path)

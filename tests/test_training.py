@@ -69,8 +69,8 @@ def test_what_a_training_leaves_on_disk(uninterrupted):
     np.testing.assert_allclose(history["loss"], [row["loss"] for row in state.history])
     events = [event for file in sorted(log.glob("events*")) for event in tensorboard_values(file)]
     assert [value for tag, value in events if tag == "loss"] == pytest.approx(history["loss"].tolist(), rel=1e-5)
-    kept = {path.name.split(".")[0] for path in (folder / "checkpoints").glob("epoch-*")}
-    assert kept == {"epoch-3", f"epoch-{state.best['epoch']}"}
+    kept = {path.name.split(".")[0] for path in (folder / "checkpoints").glob("*epoch-*")}
+    assert kept == {f"{state.log}_epoch-3", f"{state.log}_epoch-{state.best['epoch']}"}
 
 
 def tensorboard_values(file: Path) -> list[tuple[str, float]]:
@@ -91,10 +91,11 @@ def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
 
 def start_training(dataset: Path, folder: Path, *flags: str) -> subprocess.Popen:
     places = settings(folder)
-    command = [sys.executable, str(ROOT / "train.py"), "--train=yes", f"--folder={dataset}", *flags]
+    command = [sys.executable, str(ROOT / "train.py"), "--train=yes", f"--folder={dataset}"]
     command += ["--model=A", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
     command += ["--learning_rate=0.001", "--batch_size=64", "--keep_prob=0.8"]
     command += [f"--{name}={getattr(places, name)}" for name in ("save_model_path", "checkpoint_folder", "logs_folder")]
+    command += flags  # the last of two counts
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -143,7 +144,7 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
         train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     damaged = ["{", "[]", *(json.dumps({**state, **change}) for change in ({"history": [{}]}, {"settings": None}))]
-    for file in (tmp_path / "checkpoints").glob("epoch-*.data*"):
+    for file in (tmp_path / "checkpoints").glob("*epoch-*.data*"):
         os.truncate(file, 1000)
     with pytest.raises(UserError, match="missing or damaged"):
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
@@ -159,10 +160,24 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
 def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_dataset, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    for name in ("epoch-7.index", "epoch-7.data-00000-of-00001", "notes.txt"):
+    for name in ("old_epoch-7.index", "old_epoch-7.data-00000-of-00001", "notes.txt"):
         (checkpoints / name).touch()
-    train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
-    assert {path.name.split(".")[0] for path in checkpoints.iterdir()} == {"epoch-1", "state", "notes"}
+    state = train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
+    assert {path.name.split(".")[0] for path in checkpoints.iterdir()} == {f"{state.log}_epoch-1", "state", "notes"}
+
+
+def test_new_training_killed_in_its_first_epoch_leaves_the_old_one_to_resume(drawn_dataset, tmp_path, monkeypatch):
+    dataset, places = open_dataset(drawn_dataset), settings(tmp_path, epochs=1, save_model=False)
+    old = train(Run(dataset, NETWORK, QUICK, places))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(training_script, "log_name", lambda network: "a later one")
+        patch.setattr(training_script, "whole_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):  # between the weights and the state that names them
+            train(Run(dataset, NETWORK, QUICK, replace(places, seed=1)))
+    after = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    assert before.items() <= after.items()
+    assert train(Run(dataset, NETWORK, QUICK, places), resume=True) == old
 
 
 def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
@@ -203,6 +218,28 @@ def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_epoch_before(drawn_datas
     assert (facts["epochs_finished"], facts["best_epoch"]) == (1, 1)
 
 
+def test_ctrl_c_while_old_checkpoints_are_deleted_keeps_the_epoch(drawn_dataset, tmp_path, monkeypatch):
+    tidy = training_script.Checkpoints.tidy
+
+    def interrupted(checkpoints, state):
+        tidy(checkpoints, state)
+        if len(state.history) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_script.Checkpoints, "tidy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
+    assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts["epochs_finished"] == 2
+
+
+def test_weights_that_are_no_numbers_are_not_saved(drawn_dataset, tmp_path):
+    """The last step of an epoch may ruin the weights after its loss was computed."""
+    wild = replace(QUICK, optimizer="momentum", learning_rate=1e30, batch_size=700)
+    with pytest.raises(UserError, match="the weights are no numbers after epoch 1"):
+        train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
+    assert not (tmp_path / "best_model").exists()
+
+
 def test_dataset_without_validation_split_keeps_the_last_epoch(drawn_dataset, tmp_path, capsys):
     dataset = open_dataset(drawn_dataset)
     del dataset.manifest["splits"]["PublicTest"]
@@ -235,6 +272,7 @@ def test_shuffled_batches_hold_every_row_once_and_differ_by_epoch():
         (["--keep_prob=0"], ["keep_prob"]),
         (["--epochs=0"], ["epochs"]),
         (["--save_model=no", "--evaluate=yes"], ["TRAINING.save_model", "--save_model=yes"]),
+        ([f"--save_model_path={ROOT / 'README.md'}"], ["is no saved model and would be replaced"]),
         (["--save_model_path=."], ["is a folder", "TRAINING.save_model_path"]),
         (["--checkpoint_folder=/dev/null/checkpoints"], ["nothing can be written to /dev/null/checkpoints"]),
         (["--folder=elsewhere"], ["no converted dataset in elsewhere", "convert_fer2013"]),
@@ -261,6 +299,9 @@ def test_missing_feature_is_said_in_one_line(drawn_csv, tmp_path):
 def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path):
     run = run_script("train.py", cwd=tmp_path)
     assert run.returncode == 2 and "say --train=yes, --evaluate=yes or both" in run.stderr
+    run = run_script("train.py", "--evaluate=yes", "--resume=yes", cwd=tmp_path)
+    assert run.returncode == 2 and "say --train=yes too" in run.stderr
+    (tmp_path / "checkpoints").touch()  # in the way of a training, not of an evaluation
     run = run_script("train.py", "--evaluate=yes", f"--folder={drawn_dataset}", cwd=tmp_path)
     assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
 
