@@ -39,7 +39,6 @@ from command_line import UserError, command
 Truth = tuple[float, float, float]  # a face's middle x, y and side, in pixels
 Detector = Callable[[np.ndarray], np.ndarray]  # BGR image -> boxes (N, 4)
 
-DATA = Path("../shared/data")
 CANVAS = (480, 640)
 PHOTO_FACES: tuple[tuple[str, Truth], ...] = (
     ("biden.jpg", (585, 380, 320)),
@@ -247,8 +246,8 @@ def crop_geometry(detect: Detector, stack: np.ndarray) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=DATA / "photos", metavar="FOLDER")
-    parser.add_argument("--fer2013", type=Path, default=DATA / "fer2013.csv.xz", metavar="CSV")
+    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--fer2013", type=Path, required=True, metavar="CSV")
     parser.add_argument("--faces", type=int, default=300, metavar="N", help="FER2013 faces for the crop geometry")
     arguments = parser.parse_args(argv)
 

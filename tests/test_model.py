@@ -61,9 +61,10 @@ def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, k
     np.testing.assert_allclose(np.concatenate(one_by_one), probabilities[:3], atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_norm_conv", [True, False])
-@pytest.mark.parametrize("batch_norm_fc", [True, False])
-@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize(
+    ("batch_norm_conv", "batch_norm_fc", "standardize"),
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, True)],
+)
 def test_switches_change_the_graph_and_survive_saving(batch_norm_conv, batch_norm_fc, standardize, tmp_path):
     network = Network("A", "landmarks", 3, standardize, batch_norm_conv, batch_norm_fc)
     images, vectors, _ = faces = tiny_set(network)
