@@ -4,7 +4,6 @@ graph = TrainingGraph(network, hyperparams, scaling, seed=0)
 flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, scaling)
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -230,12 +229,3 @@ def optimizer(hyperparams: Hyperparams, step: "tf.Variable") -> "tf.train.Optimi
         "adadelta": lambda: tflearn.AdaDelta(rate, rho=parameter),
     }
     return optimizers[hyperparams.optimizer]().get_tensor()
-
-
-def parameter_count(network: Network) -> int:
-    """Number of learned weights of a network."""
-    with tf.Graph().as_default(), quiet():
-        images = tf.placeholder(tf.float32, (None, IMAGE_SIZE, IMAGE_SIZE, 1))
-        vectors = tf.placeholder(tf.float32, (None, features.size(network.features)))
-        build(images, vectors, network, None, dropout=None)
-        return sum(math.prod(variable.shape.as_list()) for variable in tf.trainable_variables())

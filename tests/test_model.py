@@ -1,5 +1,6 @@
 """The networks: every architecture with every kind of feature, from the graph that learns to the file that is run."""
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 import features
 import saved_model
-from model import ARCHITECTURES, Scaling, TrainingGraph, inference_flatbuffer, parameter_count
+from model import ARCHITECTURES, Scaling, TrainingGraph, inference_flatbuffer
 from parameters import EMOTIONS, FEATURES, HYPERPARAMS, OPTIMIZERS, Hyperparams, Network, Training
 from tflearn_compat import tf
 from train import uses_bfloat16
@@ -22,6 +23,12 @@ def tiny_set(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images = random.integers(0, 256, (TINY, 48, 48), dtype=np.uint8)
     vectors = random.random((TINY, features.size(network.features)), np.float32)
     return images, vectors, np.arange(TINY) % network.output_size
+
+
+def parameter_count(network: Network) -> int:
+    """Number of learned weights."""
+    graph = TrainingGraph(network, HYPERPARAMS, None, seed=0)
+    return sum(math.prod(weight.shape.as_list()) for weight in graph.graph.get_collection("trainable_variables"))
 
 
 def learn(graph: TrainingGraph, session: "tf.Session", faces: tuple, steps: int) -> list[float]:
