@@ -21,10 +21,12 @@ import numpy as np
 
 import features
 import saved_model
+from augmentation import average_over_views
 from command_line import UserError, add_flags, add_yes_no, command, override
 from faces import WRITTEN_SUFFIXES, Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
 
+SHIPPED_MODEL = Path(__file__).resolve().parent / "pretrained" / "saved_model.bin"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
 
 
@@ -70,15 +72,19 @@ class Recognizer:
         return self.classify(boxes, crops)
 
     def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
-        """The expressions of 48×48 grey uint8 faces, in one run of the network."""
+        """The expressions of 48×48 grey uint8 faces, one run of the network for all."""
         if not crops:
             return []
         faces = np.stack(crops)
         vectors = features.extract(faces, self.model.features, self.shape_predictor_path)
         names = self.model.expressions
+        if self.settings.test_time_augmentation:
+            rows = average_over_views(self.model.predict, faces, vectors, self.model.features)
+        else:
+            rows = self.model.predict(faces, vectors)
         return [
             Face(box, names[row.argmax()], float(row.max()), dict(zip(names, map(float, row), strict=True)))
-            for box, row in zip(boxes, self.model.predict(faces, vectors), strict=True)
+            for box, row in zip(boxes, rows, strict=True)
         ]
 
 
@@ -97,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
-    recognizer = Recognizer(arguments.model_path, settings, override(DATASET, arguments).shape_predictor_path)
+    recognizer = Recognizer(
+        model_to_use(arguments.model_path), settings, override(DATASET, arguments).shape_predictor_path
+    )
     warn_of_other_names(settings.emotions, recognizer.model.expressions)
     for path in paths:
         try:
@@ -124,12 +132,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument("--output", metavar="PATH", help="write the annotated picture here; of several, a folder")
     add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture")
-    model_path = TRAINING.save_model_path
-    parser.add_argument("--model_path", default=model_path, metavar="PATH", help=f"the model (default: {model_path})")
-    names = ("detector", "detection_confidence", "small_faces", "margin", "show_confidence")
-    add_flags(parser, VIDEO_PREDICTOR, *names)
+    add_model_path(parser)
+    names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation")
+    add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")
     add_flags(parser, DATASET, "shape_predictor_path")
     return parser
+
+
+def add_model_path(parser: argparse.ArgumentParser) -> None:
+    help = f"the model (default: {TRAINING.save_model_path}, or the one in pretrained/ while there is none)"
+    parser.add_argument("--model_path", metavar="PATH", help=help)
+
+
+def model_to_use(given: str | None) -> str:
+    """`given`, or without it TRAINING.save_model_path; while no model was trained, the shipped one, which is said."""
+    path = given or TRAINING.save_model_path
+    if given or Path(path).exists() or not SHIPPED_MODEL.exists():
+        return path
+    print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
+    return str(SHIPPED_MODEL)
 
 
 def check_settings(settings: VideoPredictor) -> None:
