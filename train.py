@@ -171,7 +171,7 @@ class Run:
     network: Network
     hyperparams: Hyperparams
     training: Training
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = AUGMENTATION
 
     @property
     def steps_per_epoch(self) -> int:
