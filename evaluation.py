@@ -6,7 +6,9 @@ print(report(metrics))
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -165,13 +167,26 @@ def write_metrics(metrics: dict, path: Path) -> None:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
+def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Accuracy over a training's epochs as a picture. history: a row an epoch, as train.State has it."""
+    plt = _plots()
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for key, name in (("accuracy", "Training, augmented"), ("validation_accuracy", "PublicTest")):
+        axes.plot(epochs, [row[key] for row in history], marker="." if len(epochs) < 30 else None, label=name)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
 def draw_confusion_matrix(metrics: dict, path: Path) -> None:
     """The confusion matrix of the last evaluated split as a picture: each row's shares, with the counts."""
-    import matplotlib  # here, because it is slow to import
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _plots()
     split, values = list(metrics["splits"].items())[-1]
     names, matrix = metrics["expressions"], np.array(values["confusion_matrix"])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -190,3 +205,13 @@ def draw_confusion_matrix(metrics: dict, path: Path) -> None:
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _plots() -> ModuleType:
+    """matplotlib's plotting without a screen; here, because it is slow to import."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -153,10 +153,12 @@ def evaluate(dataset: Dataset, model_path: Path, augmented: bool = False) -> dic
     """
     metrics = evaluation.evaluate(saved_model.load(model_path), dataset, augmented)
     print(evaluation.report(metrics))
-    picture = model_path.with_name("confusion_matrix.png")
-    evaluation.write_metrics(metrics, model_path.with_name("metrics.json"))
+    suffix = "_augmented" if augmented else ""
+    numbers = model_path.with_name(f"metrics{suffix}.json")
+    picture = model_path.with_name(f"confusion_matrix{suffix}.png")
+    evaluation.write_metrics(metrics, numbers)
     evaluation.draw_confusion_matrix(metrics, picture)
-    print(f"Metrics and confusion matrix: {model_path.with_name('metrics.json')}, {picture}")
+    print(f"Metrics and confusion matrix: {numbers}, {picture}")
     return metrics
 
 
@@ -253,6 +255,7 @@ def train(run: Run, resume: bool = False) -> State:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
                 save(run, state, checkpoints, scaling, validation)
             raise
+    evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     if run.training.save_model:
         save(run, state, checkpoints, scaling, validation)
     return state
