@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             live.log = stack.enter_context(FaceLog(arguments.log, recognizer.model.expressions))
         live.run()
     print(live.summary())
+    if video.damaged:
+        print(f"{video.damaged} frames of {source} could not be decoded", file=sys.stderr)
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from faces import Box
 from predict import Face
@@ -90,20 +91,13 @@ class Tracker:
         return tracked
 
     def _match(self, faces: Sequence[Face]) -> dict[int, _Track]:
-        """The track of each face that has one, by the face's place: the nearest pairs first."""
-        pairs = [
-            (distance, index, place)
-            for index, face in enumerate(faces)
-            for place, track in enumerate(self._tracks)
-            if (distance := _distance(face.box, track.box)) <= _FARTHEST
-        ]
-        matches: dict[int, _Track] = {}
-        taken: set[int] = set()
-        for _, index, place in sorted(pairs):
-            if index not in matches and place not in taken:
-                matches[index] = self._tracks[place]
-                taken.add(place)
-        return matches
+        """The track of each face that has one, by the face's place: as many as can be, then those nearest in sum."""
+        distances = np.array([[_distance(face.box, track.box) for track in self._tracks] for face in faces])
+        if distances.size == 0:
+            return {}
+        near = distances <= _FARTHEST
+        pairs = zip(*linear_sum_assignment(np.where(near, distances, distances.size)), strict=True)
+        return {int(index): self._tracks[place] for index, place in pairs if near[index, place]}
 
     def _is_cut(self, image: np.ndarray) -> bool:
         """Whether the frame shows another scene than the one before: 1 minus their thumbnails' correlation, nearly."""

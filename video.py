@@ -57,6 +57,7 @@ class Video:
         length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(length) if not live and length > 0 else None
         self.live = live
+        self.damaged = 0  # frames so far that could not be decoded, and were passed over
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame that can be decoded. Raises UserError when there is none, and when more were to come."""
@@ -65,7 +66,7 @@ class Video:
             passed, image = got
             read_at = time.monotonic()
             started = started or read_at
-            number += passed
+            number, self.damaged = number + passed, self.damaged + passed
             seconds = read_at - started if self.live else self._time_stamp(number, seconds)
             yield Frame(number, seconds, image, read_at)
             number += 1
@@ -147,10 +148,9 @@ def _why_not(source: str, camera: bool, address: bool) -> str:
     if Path(source).is_dir():
         return f"cannot open {source}: it is a folder; its pictures are a pattern like {source.rstrip('/')}/%04d.png"
     if Path(source).is_file():
-        reason = (
-            "it is not a video of a known format, or is cut short" if Path(source).stat().st_size else "it is empty"
-        )
-        return f"cannot open {source}: {reason}"
+        if Path(source).stat().st_size == 0:
+            return f"cannot open {source}: the file is empty"
+        return f"cannot open {source}: it is not a video of a known format, or is cut short"
     if "%" in source:
         return f"cannot open {source}: no pictures of such names, counted from 0 to 4 or on"
     return f"cannot open {source}: no such file"
