@@ -36,12 +36,11 @@ _WAIT = 0.02  # seconds without a frame after which the window's keys are looked
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    settings = override(VIDEO_PREDICTOR, arguments)
-    settings = dataclasses.replace(settings, small_faces=settings.small_faces_in_video)
+    settings = in_video(override(VIDEO_PREDICTOR, arguments))
     source = str(settings.camera_source) if arguments.source is None else arguments.source
     check(settings, source, arguments.output, arguments.log)
     with ended_by_signals(), quiet_libraries(), contextlib.ExitStack() as stack:
-        display = Display() if settings.window else None
+        display = stack.enter_context(Display()) if settings.window else None
         video = stack.enter_context(open_video(source))
         recognizer = predict.load_recognizer(arguments, settings)
         recognizer.warm_up()
@@ -173,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     names += ("detection_confidence", "small_faces_in_video", "margin", "snapshot_folder")
     add_flags(parser, VIDEO_PREDICTOR, *names)
     return parser
+
+
+def in_video(settings: VideoPredictor) -> VideoPredictor:
+    """The settings for pictures that go for frames."""
+    return dataclasses.replace(settings, small_faces=settings.small_faces_in_video)
 
 
 def check(settings: VideoPredictor, source: str, output: str | None, log: str | None) -> None:

@@ -27,11 +27,17 @@ class Display:
 
     def __init__(self) -> None:
         self._trial: subprocess.Popen | None = None
+
+    def __enter__(self) -> "Display":
         if sys.platform not in ("win32", "darwin"):  # which always have one
-            nowhere = subprocess.DEVNULL
-            self._trial = subprocess.Popen(
-                [sys.executable, "-c", _TRIAL], stdin=nowhere, stdout=nowhere, stderr=nowhere
-            )
+            nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            self._trial = subprocess.Popen([sys.executable, "-c", _TRIAL], **nowhere)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._trial is not None:
+            self._trial.kill()
+            self._trial.wait()
 
     def check(self) -> None:
         """Raises UserError when no window can be opened."""
