@@ -94,7 +94,7 @@ class Live:
 
     def process(self, frame: Frame) -> None:
         """Recognizes, tracks, draws, shows and keeps one frame."""
-        tracked = self.tracker.update(frame.image, self.recognizer.recognize(frame.image), frame.seconds)
+        tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
         self._times.append(time.monotonic())
         self._frames += 1
         if self.window is not None or self.recorder is not None:

@@ -2,7 +2,7 @@
 
 tracker = Tracker(smoothing=0.5, lost_face=0.5)
 for frame in frames:
-    for number, face in tracker.update(frame.image, recognizer.recognize(frame.image), frame.seconds):
+    for number, face in tracker.update(frame, recognizer.recognize(frame.image)):
         print(number, face.expression)  # as a Face of predict.py, its probabilities smoothed
 """
 
@@ -17,11 +17,13 @@ from scipy.optimize import linear_sum_assignment
 
 from faces import Box
 from predict import Face
+from video import Frame
 
 _FARTHEST = 0.75  # how far a face may have moved since it was last seen, in sides of its box
 _LARGEST = 2.0  # how many times larger or smaller it may have become
 _THUMBNAIL = (32, 18)  # pixels, width and height: little enough that what moves in a scene changes few of them
-_CUT = 0.5  # difference of two frames' thumbnails, 0 to 2, from which they show two scenes
+_CUT = 0.5  # difference of two frames' thumbnails (1 minus their correlation, nearly) from which they show two scenes
+_CUT_SECONDS = 0.11  # between two frames; over a longer time, or dropped frames, who moves changes as much as a cut
 _FLAT = 5.0  # grey levels by which a thumbnail differs from its mean when there is nothing in it but noise
 
 
@@ -69,14 +71,17 @@ class Tracker:
         self.count = 0  # identities so far
         self._tracks: list[_Track] = []
         self._times = (-math.inf, -math.inf)  # of the last two frames
+        self._number = -1  # of the last frame
         self._thumbnail: np.ndarray | None = None
 
-    def update(self, image: np.ndarray, faces: Sequence[Face], seconds: float) -> list[Tracked]:
-        """The faces of the BGR frame at this time, in the same order, with identities and smoothed probabilities."""
-        if self._is_cut(image):
+    def update(self, frame: Frame, faces: Sequence[Face]) -> list[Tracked]:
+        """The frame's faces in the same order, with identities and smoothed probabilities."""
+        seconds = frame.seconds
+        if self._is_cut(frame):
             self._tracks = []
         earliest = min(self._times[0], seconds - self.lost_face)
         self._times = (self._times[1], seconds)
+        self._number = frame.number
         self._tracks = [track for track in self._tracks if track.seen >= earliest]
         matches = self._match(faces)
         tracked = []
@@ -99,12 +104,13 @@ class Tracker:
         pairs = zip(*linear_sum_assignment(np.where(near, distances, distances.size)), strict=True)
         return {int(index): self._tracks[place] for index, place in pairs if near[index, place]}
 
-    def _is_cut(self, image: np.ndarray) -> bool:
-        """Whether the frame shows another scene than the one before: 1 minus their thumbnails' correlation, nearly."""
-        grey = cv2.cvtColor(cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+    def _is_cut(self, frame: Frame) -> bool:
+        """Whether another scene begins: the frame's thumbnail hardly correlates with that of the one just before it."""
+        grey = cv2.cvtColor(cv2.resize(frame.image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
         new = grey - grey.mean(dtype=np.float32)
         old, self._thumbnail = self._thumbnail, new
-        if old is None:
+        together = frame.number == self._number + 1 and frame.seconds - self._times[1] < _CUT_SECONDS
+        if old is None or not together:
             return False
         return float(np.square(new - old).sum() / (np.square(new) + np.square(old) + 2 * _FLAT**2).sum()) > _CUT
 

@@ -170,42 +170,42 @@ class Simulated:
         return self.frames
 
 
-def numbered(count: int, pause: float = 0.0, error: Exception | None = None) -> Iterator[Frame]:
+def numbered(count: int, error: Exception | None = None) -> Iterator[Frame]:
     for number in range(count):
         yield Frame(number, number / 30, np.zeros((2, 2, 3), np.uint8), time.monotonic())
-        time.sleep(pause)
     if error:
         raise error
 
 
-def taken(reader: Reader, work: float) -> list[int]:
-    """The frames that a loop gets whose work on each takes so many seconds."""
-    got = []
-    while not reader.ended:
-        frame = reader.take(timeout=0.01)
-        if frame is not None:
-            got.append(frame.number)
-            time.sleep(work)
-    return got
-
-
 def test_every_frame_of_a_file_is_taken():
+    got = []
     with Reader(Simulated(numbered(30), live=False)) as reader:
-        assert taken(reader, work=0.002) == list(range(30))
+        while not reader.ended:
+            frame = reader.take(timeout=1)
+            if frame is not None:
+                got.append(frame.number)
+                time.sleep(0.002)
+    assert got == list(range(30))
 
 
 def test_newest_frame_of_a_live_source_is_taken():
-    with Reader(Simulated(numbered(50, pause=0.01), live=True)) as reader:
-        time.sleep(0.1)
-        stale = time.monotonic()
-        got = taken(reader, work=0.05)
-        assert got[0] >= 5 and len(got) < 20 and got == sorted(set(got)), got
-        assert reader.read == 50
-    with Reader(Simulated(numbered(50, pause=0.01), live=True)) as reader:
-        for _ in range(5):
-            time.sleep(0.05)
-            frame = reader.take(timeout=1)
-            assert frame.read_at > stale and time.monotonic() - frame.read_at < 0.04, "not what came while we slept"
+    given, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def bursts() -> Iterator[Frame]:
+        for frame in numbered(30):
+            yield frame
+            if frame.number % 10 == 9:  # here the frame is with the reader
+                given.release()
+                go_on.acquire()
+
+    with Reader(Simulated(bursts(), live=True)) as reader:
+        for newest in (9, 19, 29):
+            given.acquire()
+            assert reader.take(timeout=1).number == newest, "whatever came before is stale"
+            assert reader.take(timeout=0.01) is None, "nothing is shown twice"
+            assert reader.read == newest + 1
+            go_on.release()
+        assert reader.take(timeout=1) is None and reader.ended
 
 
 def test_what_ends_a_source_is_raised_after_its_frames():
