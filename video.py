@@ -23,7 +23,8 @@ from command_line import UserError
 _AHEAD = 4  # frames of a file that are read before they are wanted
 _TRIES = 64  # reads without a frame before a source is taken to have ended: damaged frames are passed over
 _LIVE_SECONDS = 3.0  # without a frame before a camera or a stream is given up
-_TIMEOUT = 10_000  # milliseconds that a stream is waited for
+_OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that a stream is waited for
+_LONGEST_READ = 12.0  # seconds that reading can be held up: by a camera that hangs, of which OpenCV lets go after ten
 _MISSING = 0.05  # share of a file's frames that may be missing at its end: some formats only estimate their number
 _RATE, _RATES = 25.0, (0.1, 1000.0)  # frames per second where the source does not say, or says what cannot be
 
@@ -112,7 +113,7 @@ class Video:
 
     def close(self) -> None:
         """Releases the device or the file, unless a thread is held up in reading it: then the process's end does."""
-        if self._reading.acquire(timeout=_LIVE_SECONDS):
+        if self._reading.acquire(timeout=1):
             self._capture.release()
             self._reading.release()
 
@@ -128,7 +129,7 @@ def open_video(source: str) -> Iterator[Video]:
     if camera:
         capture = cv2.VideoCapture(int(source))
     elif address:
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT]
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
     else:
         capture = cv2.VideoCapture(source)
@@ -181,7 +182,7 @@ class Reader:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(_LIVE_SECONDS)  # a camera or a stream may never answer again
+        self._thread.join(_LONGEST_READ)  # Python must not end while a thread is inside OpenCV
 
     @property
     def ended(self) -> bool:
