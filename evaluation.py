@@ -6,21 +6,27 @@ print(report(metrics))
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
+from augmentation import average_over_views
 from command_line import UserError
 from data_loader import Dataset, Split
 from files import whole_file
-from saved_model import SavedModel
+from saved_model import SavedModel, at_temperature
 
+CALIBRATION_BINS = 15
 EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split that chooses, the split that reports
 
 
-def evaluate(model: SavedModel, dataset: Dataset) -> dict:
+def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> dict:
     """Metrics of `model` on each evaluation split that `dataset` has, with the model's facts.
+
+    augmented: with test-time augmentation.
 
     Raises UserError when the dataset lacks the model's features, or has others, or other expressions than the model's.
     """
@@ -36,12 +42,18 @@ def evaluate(model: SavedModel, dataset: Dataset) -> dict:
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
             "(another landmark predictor?): convert again, or train again"
         )
+    learned = dataset.load("Training", "none").images if "Training" in dataset.counts else None
     splits = {
-        split: split_metrics(model, dataset.load(split, model.features))
+        split: split_metrics(model, dataset.load(split, model.features), learned, augmented)
         for split in EVALUATED
         if split in dataset.counts
     }
-    return {"expressions": list(model.expressions), "model": model.facts, "splits": splits}
+    return {
+        "expressions": list(model.expressions),
+        "test_time_augmentation": augmented,
+        "model": model.facts,
+        "splits": splits,
+    }
 
 
 def check_splits(dataset: Dataset) -> None:
@@ -50,13 +62,59 @@ def check_splits(dataset: Dataset) -> None:
         raise UserError(f"{dataset.folder} has neither a {' nor a '.join(EVALUATED)} split: nothing to evaluate on")
 
 
-def split_metrics(model: SavedModel, faces: Split) -> dict:
-    """Metrics of `model` on one split, with the confusion matrix and the seconds it took."""
+def split_metrics(model: SavedModel, faces: Split, learned: np.ndarray | None, augmented: bool) -> dict:
+    """Metrics of `model` on one split, with the confusion matrix and the seconds it took.
+
+    learned: the images (N, 48, 48) that the model was trained on, or None where they are not known: some of FER2013's
+    faces occur in two splits, and accuracy is also given for those that do not.
+    """
     started = time.perf_counter()
-    predictions = model.predict(faces.images, faces.features).argmax(axis=1)
+    probabilities = predict(model, faces, augmented)
     seconds = time.perf_counter() - started
+    predictions = probabilities.argmax(axis=1)
     matrix = confusion_matrix(faces.labels, predictions, len(model.expressions))
-    return {**scores(matrix), "confusion_matrix": matrix.tolist(), "seconds": seconds}
+    metrics = {
+        **scores(matrix),
+        "calibration_error": calibration_error(probabilities, faces.labels),
+        "confusion_matrix": matrix.tolist(),
+        "seconds": seconds,
+    }
+    if learned is not None:
+        known = {image.tobytes() for image in learned}
+        new = np.array([image.tobytes() not in known for image in faces.images], bool)
+        hits = int((predictions == faces.labels)[new].sum())
+        metrics["deduplicated"] = {"count": int(new.sum()), "accuracy": hits / max(int(new.sum()), 1)}
+    return metrics
+
+
+def predict(model: SavedModel, faces: Split, augmented: bool = False) -> np.ndarray:
+    """Probabilities (N, K) of the faces' expressions, with test-time augmentation where `augmented`."""
+    if augmented:
+        return average_over_views(model.predict, faces.images, faces.features, model.features)
+    return model.predict(faces.images, faces.features)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error (Guo et al., ICML 2017): how far confidence and accuracy lie apart, 0 to 1.
+
+    Faces are grouped by their confidence into bins of equal width; the mean over all faces of their bin's difference.
+    """
+    confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=hits - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / max(len(labels), 1))
+
+
+def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature at which the labels are likeliest (Guo et al., ICML 2017), from 0.1 to 10."""
+    candidates = np.geomspace(0.1, 10, 401)
+    rows = np.arange(len(labels))
+    tiny = np.finfo(np.float32).tiny
+    likelihoods = [
+        np.log(np.maximum(at_temperature(probabilities, candidate)[rows, labels], tiny)).mean()
+        for candidate in candidates
+    ]
+    return float(candidates[int(np.argmax(likelihoods))])
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -93,6 +151,10 @@ def report(metrics: dict) -> str:
     columns = {name: values[name] for name in ("precision", "recall", "f1", "support")}
     table = pd.DataFrame(columns, index=metrics["expressions"])
     lines += [f"Per expression, {last}:", table.to_string(float_format="{:.3f}".format)]
+    if "deduplicated" in values:
+        count, accuracy = values["deduplicated"]["count"], values["deduplicated"]["accuracy"]
+        lines.append(f"Without the {values['count'] - count} faces that also occur in Training: {accuracy:.1%}")
+    lines.append(f"Expected calibration error: {values['calibration_error']:.3f}")
     count = sum(values["count"] for values in metrics["splits"].values())
     seconds = sum(values["seconds"] for values in metrics["splits"].values())
     lines.append(f"Evaluated {count} faces in {seconds:.1f} s ({1000 * seconds / count:.2f} ms a face)")
@@ -105,13 +167,26 @@ def write_metrics(metrics: dict, path: Path) -> None:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
+def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Accuracy over a training's epochs as a picture. history: a row an epoch, as train.State has it."""
+    plt = _plots()
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for key, name in (("accuracy", "Training, augmented"), ("validation_accuracy", "PublicTest")):
+        axes.plot(epochs, [row[key] for row in history], marker="." if len(epochs) < 30 else None, label=name)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
 def draw_confusion_matrix(metrics: dict, path: Path) -> None:
     """The confusion matrix of the last evaluated split as a picture: each row's shares, with the counts."""
-    import matplotlib  # here, because it is slow to import
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _plots()
     split, values = list(metrics["splits"].items())[-1]
     names, matrix = metrics["expressions"], np.array(values["confusion_matrix"])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -130,3 +205,13 @@ def draw_confusion_matrix(metrics: dict, path: Path) -> None:
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _plots() -> ModuleType:
+    """matplotlib's plotting without a screen; here, because it is slow to import."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -19,6 +19,18 @@ from command_line import UserError
 from parameters import IMAGE_SIZE, SHAPE_PREDICTOR
 
 LANDMARKS = 68  # points of dlib's predictor
+# Which landmark each one becomes in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
+MIRRORED_LANDMARKS = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    *range(27, 31),
+    *range(35, 30, -1),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *range(54, 47, -1),
+    *range(59, 54, -1),
+    *range(64, 59, -1),
+    *range(67, 64, -1),
+)
 ORIENTATIONS = 8  # HOG's bins over 180 degrees
 HOG_CELL = 16  # pixels: the whole face in 3×3 cells
 WINDOW_SIZE = 24  # pixels, cut off at the right and bottom edge of the face

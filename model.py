@@ -1,9 +1,10 @@
 """The networks: architectures as data, the graph that learns, and the graph that is saved.
 
-graph = TrainingGraph(network, hyperparams, scaling, seed=0)
+graph = TrainingGraph(network, hyperparams, scaling, seed=0, steps=2912)
 flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, scaling)
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,24 +29,47 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """An image branch: convolutions, then fully connected layers with dropout before each."""
+class Residual:
+    """Two 3×3 convolutions beside a shortcut (He et al., CVPR 2016), `halved` to every second pixel."""
 
-    convolutions: tuple[Convolution, ...]
+    filters: int
+    halved: bool = False
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An image branch: layers of convolutions, then fully connected layers with dropout before each.
+
+    averaged: each filter's mean over the image is what goes on, in place of all its pixels.
+    """
+
+    layers: tuple[Convolution | Residual, ...]
     dense: tuple[int, ...]  # units
     joint: int  # units that each branch is reduced to before the two are joined
+    averaged: bool = False
 
 
 ARCHITECTURES = {
     "A": Architecture(
-        convolutions=(Convolution(64, 5), Convolution(64, 5), Convolution(128, 4, pooled=False)),
+        layers=(Convolution(64, 5), Convolution(64, 5), Convolution(128, 4, pooled=False)),
         dense=(1024,),
         joint=40,
     ),
     "B": Architecture(
-        convolutions=(Convolution(64, 3), Convolution(128, 3), Convolution(256, 3)),
+        layers=(Convolution(64, 3), Convolution(128, 3), Convolution(256, 3)),
         dense=(4096, 1024),
         joint=128,
+    ),
+    "C": Architecture(
+        layers=(
+            Convolution(32, 3, pooled=False),
+            *(Residual(64, halved=True), Residual(64)),
+            *(Residual(128, halved=True), Residual(128)),
+            *(Residual(256, halved=True), Residual(256)),
+        ),
+        dense=(),
+        joint=128,
+        averaged=True,
     ),
 }
 
@@ -74,10 +98,13 @@ class Scaling:
 class TrainingGraph:
     """A network in training, in a graph of its own: feed `images`, `features` and `labels`, run `train`.
 
-    Its randomness depends on `seed` and the step alone, so that a resumed run repeats the uninterrupted one.
+    Its randomness depends on `seed` and the step alone, so that a resumed run repeats the uninterrupted one. steps: of
+    the whole training, over which a cosine schedule falls.
     """
 
-    def __init__(self, network: Network, hyperparams: Hyperparams, scaling: Scaling | None, seed: int):
+    def __init__(
+        self, network: Network, hyperparams: Hyperparams, scaling: Scaling | None, seed: int, steps: int
+    ) -> None:
         self.graph = tf.Graph()
         with self.graph.as_default(), quiet():
             tf.set_random_seed(seed)
@@ -86,23 +113,37 @@ class TrainingGraph:
             self.labels = tf.placeholder(tf.int64, (None,), "labels")
             self.step = tf.train.get_or_create_global_step()
 
-            images = tf.cast(self.images[..., None], tf.float32)
+            faces = tf.cast(self.images[..., None], tf.float32)
+            vectors, targets = self.features, smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
+            if hyperparams.mixup:
+                faces, vectors, targets = mixed(hyperparams.mixup, seed, self.step, faces, vectors, targets)
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)
-            logits = build(images, self.features, network, scaling, dropout)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self.labels, logits=logits)
-            self.loss = tf.reduce_mean(losses)
+            logits = build(faces, vectors, network, scaling, dropout)
+            weights = network_variables()  # now, before the optimizer adds its own beside them
+            self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
             self.accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), self.labels), tf.float32))
+            objective = self.loss
+            if hyperparams.weight_decay:
+                kernels = [weight for weight in tf.trainable_variables() if weight.shape.rank > 1]
+                objective += hyperparams.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+            self.rate = learning_rate(hyperparams, self.step, steps)
             with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's averages
-                self.train = optimizer(hyperparams, self.step).minimize(self.loss, global_step=self.step)
+                self.train = optimizer(hyperparams, self.rate).minimize(objective, global_step=self.step)
+            averages = None
+            if hyperparams.weight_averaging:
+                averages = tf.train.ExponentialMovingAverage(hyperparams.weight_averaging, self.step)
+                with tf.control_dependencies([self.train]):
+                    self.train = averages.apply(weights)
 
-            self.logits = build(images, self.features, network, scaling, dropout=None)  # as inference computes them
-            self.predictions = tf.argmax(self.logits, 1)
+            images = tf.cast(self.images[..., None], tf.float32)
+            self.logits = build(images, self.features, network, scaling, dropout=None, averages=averages)
+            self.predictions = tf.argmax(self.logits, 1)  # as inference computes them
             self.saver = tf.train.Saver(max_to_keep=None)  # of the weights and the optimizer's memory of them
             self.initialize = tf.global_variables_initializer()
 
     def session(self, bfloat16: bool) -> "tf.Session":
         """A session on this graph; with `bfloat16`, products are computed in bf16 and weights kept in fp32."""
-        config = tf.ConfigProto()
+        config = tf.ConfigProto(inter_op_parallelism_threads=1)  # each operation has all cores: a tenth faster
         if bfloat16:
             rewrites = config.graph_options.rewrite_options
             rewrites.auto_mixed_precision_onednn_bfloat16 = type(rewrites).ON
@@ -112,11 +153,14 @@ class TrainingGraph:
         return session
 
 
-def inference_flatbuffer(checkpoint: str, network: Network, scaling: Scaling | None, quantize: bool = False) -> bytes:
+def inference_flatbuffer(
+    checkpoint: str, network: Network, scaling: Scaling | None, averaged: bool = False, quantize: bool = False
+) -> bytes:
     """The network of a checkpoint as a LiteRT flatbuffer from raw inputs to probabilities.
 
     Its inputs are `images` (N, 48, 48, 1) float32 of 0…255 and, for a network with features, `features` (N, size)
-    float32. quantize: 8-bit weights, with activations still computed from floats.
+    float32. averaged: with the moving averages of the weights. quantize: 8-bit weights, with activations still
+    computed from floats.
     """
     with tf.Graph().as_default(), quiet(), tf.Session() as session:
         images = tf.placeholder(tf.float32, (None, IMAGE_SIZE, IMAGE_SIZE, 1), "images")
@@ -124,7 +168,11 @@ def inference_flatbuffer(checkpoint: str, network: Network, scaling: Scaling | N
         if network.features != "none":
             inputs.append(tf.placeholder(tf.float32, (None, features.size(network.features)), "features"))
         probabilities = tf.nn.softmax(build(images, inputs[-1], network, scaling, dropout=None))
-        tf.train.Saver().restore(session, checkpoint)
+        averages = tf.train.ExponentialMovingAverage(0.0) if averaged else None
+        names = {
+            averages.average_name(weight) if averages else weight.op.name: weight for weight in network_variables()
+        }
+        tf.train.Saver(names).restore(session, checkpoint)
         converter = tf.lite.TFLiteConverter.from_session(session, inputs, [probabilities])
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -137,25 +185,29 @@ def build(
     network: Network,
     scaling: Scaling | None,
     dropout: "Dropout | None",
+    averages: "tf.train.ExponentialMovingAverage | None" = None,
 ) -> "tf.Tensor":
     """The network from raw inputs to logits (N, output_size); with `dropout` in training, without it in inference.
 
     images: (N, 48, 48, 1) float32 of 0…255. vectors: (N, size) float32. A second call in the same graph shares the
-    weights of the first.
+    weights of the first, or uses their moving `averages`.
     """
     architecture = ARCHITECTURES[network.model]
     training = dropout is not None
     if scaling is not None:
         images = (images - scaling.pixel_mean) / scaling.pixel_deviation
-    with tf.variable_scope("network", reuse=tf.AUTO_REUSE):
+
+    def averaged(getter, name, *arguments, **keywords):  # in place of each weight, its average
+        return averages.average(getter(name, *arguments, **keywords))
+
+    with tf.variable_scope("network", reuse=tf.AUTO_REUSE, custom_getter=averaged if averages else None):
         layer = images
-        for number, convolution in enumerate(architecture.convolutions, 1):
-            scope = f"convolution_{number}"
-            layer = tflearn.conv_2d(layer, convolution.filters, convolution.side, activation="relu", scope=scope)
-            if network.batch_norm_conv:
-                layer = batch_norm(layer, training, f"{scope}_norm")
-            if convolution.pooled:
-                layer = tflearn.max_pool_2d(layer, 3, strides=2)
+        for number, part in enumerate(architecture.layers, 1):
+            write = _convolution if isinstance(part, Convolution) else _residual
+            layer = write(layer, part, network, training, f"convolution_{number}")
+        if architecture.averaged:
+            layer = tf.reduce_mean(layer, axis=(1, 2))
+            layer = dropout(layer, 0) if dropout else layer
         layer = tflearn.flatten(layer)
         for number, units in enumerate(architecture.dense, 1):
             layer = dropout(layer, number) if dropout else layer
@@ -168,6 +220,35 @@ def build(
             vectors = _dense(vectors, architecture.joint, network, training, "feature_joint")
             layer = tf.concat([layer, vectors], axis=1)
         return tflearn.fully_connected(layer, network.output_size, scope="logits")
+
+
+def network_variables() -> list["tf.Variable"]:
+    """The weights of the network that the current graph holds, with batch normalization's averages."""
+    return tf.global_variables("network/")
+
+
+def _convolution(layer: "tf.Tensor", part: Convolution, network: Network, training: bool, scope: str) -> "tf.Tensor":
+    layer = tflearn.conv_2d(layer, part.filters, part.side, activation="relu", scope=scope)
+    if network.batch_norm_conv:
+        layer = batch_norm(layer, training, f"{scope}_norm")
+    return tflearn.max_pool_2d(layer, 3, strides=2) if part.pooled else layer
+
+
+def _residual(layer: "tf.Tensor", part: Residual, network: Network, training: bool, scope: str) -> "tf.Tensor":
+    def convolution(layer: "tf.Tensor", name: str, strides: int = 1) -> "tf.Tensor":
+        bare = network.batch_norm_conv  # whose offset makes a bias useless
+        weights = tf.variance_scaling_initializer(2.0)  # He et al., ICCV 2015
+        layer = tflearn.conv_2d(
+            layer, part.filters, 3, strides=strides, bias=not bare, weights_init=weights, scope=f"{scope}_{name}"
+        )
+        return batch_norm(layer, training, f"{scope}_{name}_norm") if bare else layer
+
+    shortcut = tf.nn.avg_pool2d(layer, 2, 2, "SAME") if part.halved else layer
+    more = part.filters - int(layer.shape[-1])
+    if more:  # zeros in place of a 1×1 convolution, whose gradient takes a tenth of the step
+        shortcut = tf.pad(shortcut, ((0, 0), (0, 0), (0, 0), (0, more)))
+    layer = tf.nn.relu(convolution(layer, "first", strides=2 if part.halved else 1))
+    return tf.nn.relu(shortcut + convolution(layer, "second"))
 
 
 def _dense(layer: "tf.Tensor", units: int, network: Network, training: bool, scope: str) -> "tf.Tensor":
@@ -215,14 +296,42 @@ class Dropout:
         return tf.where(kept, layer / self.keep_prob, tf.zeros_like(layer))
 
 
-def optimizer(hyperparams: Hyperparams, step: "tf.Variable") -> "tf.train.Optimizer":
-    """TFLearn's optimizer of that name, its learning rate decaying with the steps."""
-    rate = tf.train.exponential_decay(
-        hyperparams.learning_rate, step, hyperparams.decay_step, hyperparams.learning_rate_decay, staircase=True
-    )
+def smoothed(labels: "tf.Tensor", classes: int, share: float) -> "tf.Tensor":
+    """One-hot labels (N, classes) of which `share` is spread evenly (Szegedy et al., CVPR 2016)."""
+    return tf.one_hot(labels, classes) * (1 - share) + share / classes
+
+
+def mixed(alpha: float, seed: int, step: "tf.Variable", *batches: "tf.Tensor") -> list["tf.Tensor"]:
+    """Mixup (Zhang et al., ICLR 2018): each batch with its own reverse, in a share drawn from Beta(alpha, alpha).
+
+    The share depends on the seed and the step alone.
+    """
+    seeds = tf.stack([tf.constant(seed * 1000 + 999, tf.int64), tf.cast(step, tf.int64)])
+    first, second = tf.unstack(tf.random.stateless_gamma([2], seeds, alpha))  # their share is Beta's
+    share = first / (first + second)
+    return [share * batch + (1 - share) * tf.reverse(batch, [0]) for batch in batches]
+
+
+def learning_rate(hyperparams: Hyperparams, step: "tf.Variable", steps: int) -> "tf.Tensor":
+    """The schedule's learning rate at `step` of `steps`."""
+    warmup = hyperparams.warmup_steps
+    after = tf.maximum(tf.cast(step, tf.float32) - warmup, 0)
+    if hyperparams.schedule == "cosine":  # Loshchilov and Hutter, ICLR 2017, without restarts
+        share = tf.minimum(after / max(1, steps - warmup), 1)
+        rate = hyperparams.learning_rate * (1 + tf.cos(math.pi * share)) / 2
+    else:
+        rate = tf.train.exponential_decay(
+            hyperparams.learning_rate, after, hyperparams.decay_step, hyperparams.learning_rate_decay, staircase=True
+        )
+    return rate * tf.minimum((tf.cast(step, tf.float32) + 1) / warmup, 1) if warmup else rate
+
+
+def optimizer(hyperparams: Hyperparams, rate: "tf.Tensor") -> "tf.train.Optimizer":
+    """TFLearn's optimizer of that name."""
     parameter = hyperparams.optimizer_param
     optimizers = {
         "momentum": lambda: tflearn.Momentum(rate, momentum=parameter),
+        "nesterov": lambda: tflearn.Nesterov(rate, momentum=parameter),
         "adam": lambda: tflearn.Adam(rate, beta1=parameter),
         "rmsprop": lambda: tflearn.RMSProp(rate, decay=parameter),
         "adagrad": lambda: tflearn.AdaGrad(rate),

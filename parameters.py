@@ -10,7 +10,9 @@ from typing import Any
 EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")  # FER2013's labels 0 to 6
 SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
 FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
-OPTIMIZERS = ("momentum", "adam", "rmsprop", "adagrad", "adadelta")
+MODELS = ("A", "B", "C")
+OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
+SCHEDULES = ("exponential", "cosine")
 DETECTORS = ("blazeface", "haar")
 SHAPE_PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 IMAGE_SIZE = 48  # a face is IMAGE_SIZE × IMAGE_SIZE grey pixels
@@ -36,7 +38,7 @@ class Dataset:
 class Network:
     """Which network, and what it is given."""
 
-    model: str = setting("B", "the architecture", choices=("A", "B"))
+    model: str = setting("B", "the architecture", choices=MODELS)
     features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=FEATURES)
     output_size: int = setting(7, "number of expressions; must be the dataset's")
     standardize: bool = setting(False, "inputs brought to mean 0 and deviation 1, inside the network")
@@ -50,11 +52,30 @@ class Hyperparams:
 
     optimizer: str = setting("momentum", "the optimizer", choices=OPTIMIZERS)
     optimizer_param: float = setting(0.95, "momentum; adam's beta1; rmsprop's decay; adadelta's rho; adagrad has none")
-    learning_rate: float = setting(0.016, "learning rate of the first step")
-    learning_rate_decay: float = setting(0.864, "the learning rate is multiplied by this every decay_step steps")
-    decay_step: int = setting(50, "steps between two decays of the learning rate")
+    learning_rate: float = setting(0.016, "the highest learning rate: of the first step, or of the first after warm-up")
+    schedule: str = setting("exponential", "how the learning rate falls; cosine: to 0 at the end", choices=SCHEDULES)
+    learning_rate_decay: float = setting(0.864, "exponential: the rate is multiplied by this every decay_step steps")
+    decay_step: int = setting(50, "exponential: steps between two decays of the learning rate")
+    warmup_steps: int = setting(0, "steps in which the learning rate rises from 0 first")
     keep_prob: float = setting(0.956, "share of activations that dropout keeps")
+    weight_decay: float = setting(0.0, "the loss grows by half of this times the sum of the kernels' squares")
+    label_smoothing: float = setting(0.0, "share of a label that is spread evenly over all expressions")
+    mixup: float = setting(0.0, "faces are mixed in pairs, with a share drawn from Beta(mixup, mixup); 0: none")
+    weight_averaging: float = setting(0.0, "decay of the moving average of the weights, which is kept; 0: none")
     batch_size: int = setting(128, "images in a training step")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How each face is changed at random, anew in every epoch; the published experiments did not."""
+
+    flip: bool = setting(False, "mirror every other face")
+    shift: float = setting(0.0, "move by up to this share of the side")
+    zoom: float = setting(0.0, "enlarge or shrink by up to this share")
+    rotation: float = setting(0.0, "turn by up to so many degrees")
+    contrast: float = setting(0.0, "scale the grey values around their mean by up to this share")
+    brightness: float = setting(0.0, "add up to this share of white")
+    erasing: float = setting(0.0, "with this probability, a rectangle of 2% to 20% becomes noise")
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,7 @@ class VideoPredictor:
     detection_confidence: float = setting(0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1")
     small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
     margin: float = setting(0.0, "widens the crop around a face by this share of its side")
+    test_time_augmentation: bool = setting(False, "average over moved and mirrored copies of each face; slower")
     show_confidence: bool = setting(True, "write the confidence beside the expression")
     camera_source: int = setting(0, "number of the camera")
     small_faces_in_video: bool = setting(False, "in video, seek such small faces too; seven times slower")
@@ -105,6 +127,33 @@ class Optimizer:
 DATASET = Dataset()
 NETWORK = Network()
 HYPERPARAMS = Hyperparams()
+AUGMENTATION = Augmentation()
 TRAINING = Training()
 VIDEO_PREDICTOR = VideoPredictor()
 OPTIMIZER = Optimizer()
+
+# What a model takes in place of the settings above. Flags still win.
+OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "C": {
+        "features": "none",
+        "optimizer": "nesterov",
+        "optimizer_param": 0.9,
+        "learning_rate": 0.05,
+        "schedule": "cosine",
+        "warmup_steps": 448,
+        "keep_prob": 0.8,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.1,
+        "weight_averaging": 0.999,
+        "batch_size": 64,
+        "flip": True,
+        "shift": 0.1,
+        "zoom": 0.1,
+        "rotation": 12.0,
+        "contrast": 0.2,
+        "brightness": 0.1,
+        "erasing": 0.25,
+        "epochs": 60,
+        "standardize": True,
+    },
+}

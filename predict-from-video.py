@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log", metavar="PATH", help=f"write a row for each face of each frame: {', '.join(LOGS)}")
     predict.add_model_flags(parser)
     names = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
-    names += ("detection_confidence", "small_faces_in_video", "margin", "snapshot_folder")
+    names += ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")
     add_flags(parser, VIDEO_PREDICTOR, *names)
     return parser
 

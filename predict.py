@@ -21,10 +21,12 @@ import numpy as np
 
 import features
 import saved_model
+from augmentation import average_over_views
 from command_line import UserError, add_flags, add_yes_no, command, override
 from faces import WRITTEN_SUFFIXES, Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
 
+SHIPPED_MODEL = Path(__file__).resolve().parent / "pretrained" / "saved_model.bin"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
 
 
@@ -76,14 +78,18 @@ class Recognizer:
         return find_faces(image, settings.detector, settings.detection_confidence, settings.small_faces)
 
     def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
-        """The expressions of 48×48 grey uint8 faces, in one run of the network."""
+        """The expressions of 48×48 grey uint8 faces, one run of the network for all."""
         if not crops:
             return []
         faces = np.stack(crops)
+        vectors = self.features_of(faces)
         names = self.model.expressions
+        if self.settings.test_time_augmentation:
+            rows = average_over_views(self.model.predict, faces, vectors, self.model.features)
+        else:
+            rows = self.model.predict(faces, vectors)
         return [
-            Face.of(box, dict(zip(names, map(float, row), strict=True)))
-            for box, row in zip(boxes, self.model.predict(faces, self.features_of(faces)), strict=True)
+            Face.of(box, dict(zip(names, map(float, row), strict=True))) for box, row in zip(boxes, rows, strict=True)
         ]
 
     def features_of(self, faces: np.ndarray) -> np.ndarray:
@@ -138,23 +144,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="PATH", help="write the annotated picture here; of several, a folder")
     add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture")
     add_model_flags(parser)
-    names = ("detector", "detection_confidence", "small_faces", "margin", "show_confidence")
-    add_flags(parser, VIDEO_PREDICTOR, *names)
+    names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation")
+    add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")
     return parser
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `load_recognizer` reads."""
-    model_path = TRAINING.save_model_path
-    parser.add_argument("--model_path", default=model_path, metavar="PATH", help=f"the model (default: {model_path})")
+    help = f"the model (default: {TRAINING.save_model_path}, or the one in pretrained/ while there is none)"
+    parser.add_argument("--model_path", metavar="PATH", help=help)
     add_flags(parser, DATASET, "shape_predictor_path")
 
 
 def load_recognizer(arguments: argparse.Namespace, settings: VideoPredictor) -> Recognizer:
     """The recognizer that the flags of `add_model_flags` choose, for pictures and for video."""
-    recognizer = Recognizer(arguments.model_path, settings, override(DATASET, arguments).shape_predictor_path)
+    predictor = override(DATASET, arguments).shape_predictor_path
+    recognizer = Recognizer(model_to_use(arguments.model_path), settings, predictor)
     warn_of_other_names(settings.emotions, recognizer.model.expressions)
     return recognizer
+
+
+def model_to_use(given: str | None) -> str:
+    """`given`, or without it TRAINING.save_model_path; while no model was trained, the shipped one, which is said."""
+    path = given or TRAINING.save_model_path
+    if given or Path(path).exists() or not SHIPPED_MODEL.exists():
+        return path
+    print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
+    return str(SHIPPED_MODEL)
 
 
 def check_settings(settings: VideoPredictor) -> None:

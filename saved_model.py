@@ -11,6 +11,7 @@ Lite's own metadata is: any LiteRT tool reads the network, any zip tool the fact
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -36,6 +37,7 @@ class SavedModel:
         self.expressions: tuple[str, ...] = tuple(facts["expressions"])
         self.features: str = facts["features"]
         self.recipes: dict[str, dict] = facts["recipes"]  # of its features: see features.recipe
+        self.temperature = float(facts.get("temperature", 1.0))  # Guo et al., ICML 2017; above 1 it lowers confidence
         with quiet():
             self._interpreter = Interpreter(model_content=network, num_threads=threads or os.cpu_count())
         inputs = {details["name"]: details for details in self._interpreter.get_input_details()}
@@ -44,6 +46,8 @@ class SavedModel:
         self._vector_size = int(inputs["features"]["shape"][-1]) if "features" in inputs else 0
         self._output = self._interpreter.get_output_details()[0]["index"]
         outputs = int(self._interpreter.get_output_details()[0]["shape"][-1])
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"its temperature is {self.temperature}")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
         self._batch = 0  # faces that memory is laid out for
@@ -60,7 +64,8 @@ class SavedModel:
             raise ValueError(f"vectors must be ({len(faces)}, {self._vector_size}), not {vectors.shape}")
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
         none = np.zeros((0, len(self.expressions)), np.float32)
-        return np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
+        probabilities = np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
+        return at_temperature(probabilities, self.temperature)
 
     def _run(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         if len(faces) != self._batch:
@@ -75,6 +80,14 @@ class SavedModel:
             self._interpreter.set_tensor(self._vectors, np.ascontiguousarray(vectors, np.float32))
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output)
+
+
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What softmax gives (N, K) when its inputs are divided by `temperature` first."""
+    if temperature == 1:
+        return probabilities
+    sharpened = np.maximum(probabilities, np.finfo(np.float32).tiny) ** (1 / temperature)
+    return sharpened / sharpened.sum(axis=1, keepdims=True)
 
 
 def save(path: str | Path, network: bytes, facts: dict) -> None:

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,23 @@ from tqdm import tqdm
 
 import evaluation
 import saved_model
+from augmentation import augment
 from command_line import UserError, add_flags, add_yes_no, command, override
 from data_loader import Dataset, Split, open_dataset
 from files import whole_file
-from parameters import DATASET, HYPERPARAMS, NETWORK, TRAINING, Hyperparams, Network, Training
+from parameters import (
+    AUGMENTATION,
+    DATASET,
+    HYPERPARAMS,
+    NETWORK,
+    OWN_SETTINGS,
+    TRAINING,
+    VIDEO_PREDICTOR,
+    Augmentation,
+    Hyperparams,
+    Network,
+    Training,
+)
 
 if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no TensorFlow, and is quicker without
     from model import Scaling, TrainingGraph
@@ -48,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to do: say --train=yes, --evaluate=yes or both")
     if arguments.resume and not arguments.train:
         parser.error("--resume=yes goes on with a training: say --train=yes too")
-    network, hyperparams = override(NETWORK, arguments), override(HYPERPARAMS, arguments)
-    training, folder = override(TRAINING, arguments), override(DATASET, arguments).folder
-    check_settings(network, hyperparams, training)
+    network, hyperparams, training, augmentation = settings_of(arguments)
+    folder = override(DATASET, arguments).folder
+    check_settings(network, hyperparams, training, augmentation)
     if arguments.train and arguments.evaluate and not training.save_model:
         raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
     if arguments.train:
@@ -59,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.evaluate:
         evaluation.check_splits(dataset)
     if arguments.train:
-        train(Run(dataset, network, hyperparams, training), resume=arguments.resume)
+        train(Run(dataset, network, hyperparams, training, augmentation), resume=arguments.resume)
     if arguments.evaluate:
-        evaluate(dataset, Path(training.save_model_path))
+        augmented = override(VIDEO_PREDICTOR, arguments).test_time_augmentation
+        evaluate(dataset, Path(training.save_model_path), augmented)
     return 0
 
 
@@ -70,14 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch")
-    for settings in (NETWORK, HYPERPARAMS, TRAINING):
+    for settings in (NETWORK, HYPERPARAMS, AUGMENTATION, TRAINING):
         group = parser.add_argument_group(type(settings).__name__.lower())
         add_flags(group, settings, *(field.name for field in dataclasses.fields(settings)))
     add_flags(parser.add_argument_group("dataset"), DATASET, "folder")
+    add_flags(parser.add_argument_group("evaluation"), VIDEO_PREDICTOR, "test_time_augmentation")
     return parser
 
 
-def check_settings(network: Network, hyperparams: Hyperparams, training: Training) -> None:
+def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Training, Augmentation]:
+    """The settings of parameters.py, replaced by the model's own where it has some, and by the flags that are given."""
+    own = OWN_SETTINGS.get(arguments.model or NETWORK.model, {})
+    replaced = []
+    for settings in (NETWORK, HYPERPARAMS, TRAINING, AUGMENTATION):
+        names = {field.name for field in dataclasses.fields(settings)}
+        settings = dataclasses.replace(settings, **{name: value for name, value in own.items() if name in names})
+        replaced.append(override(settings, arguments))
+    return tuple(replaced)
+
+
+def check_settings(network: Network, hyperparams: Hyperparams, training: Training, augmentation: Augmentation) -> None:
     """Raises UserError for a value that no training can use."""
     for settings, name, valid, wanted in (
         (network, "output_size", network.output_size >= 2, "2 or more"),
@@ -86,7 +113,18 @@ def check_settings(network: Network, hyperparams: Hyperparams, training: Trainin
         (hyperparams, "decay_step", hyperparams.decay_step >= 1, "1 or more"),
         (hyperparams, "optimizer_param", 0 <= hyperparams.optimizer_param < 1, "0 or more, below 1"),
         (hyperparams, "keep_prob", 0 < hyperparams.keep_prob <= 1, "above 0, at most 1"),
+        (hyperparams, "warmup_steps", hyperparams.warmup_steps >= 0, "0 or more"),
+        (hyperparams, "weight_decay", 0 <= hyperparams.weight_decay < math.inf, "0 or more"),
+        (hyperparams, "label_smoothing", 0 <= hyperparams.label_smoothing < 1, "0 or more, below 1"),
+        (hyperparams, "mixup", 0 <= hyperparams.mixup < math.inf, "0 or more"),
+        (hyperparams, "weight_averaging", 0 <= hyperparams.weight_averaging < 1, "0 or more, below 1"),
         (hyperparams, "batch_size", hyperparams.batch_size >= 2, "2 or more"),
+        (augmentation, "shift", 0 <= augmentation.shift <= 0.5, "from 0 to 0.5"),
+        (augmentation, "zoom", 0 <= augmentation.zoom <= 1, "from 0 to 1"),
+        (augmentation, "rotation", 0 <= augmentation.rotation <= 180, "from 0 to 180"),
+        (augmentation, "contrast", 0 <= augmentation.contrast <= 1, "from 0 to 1"),
+        (augmentation, "brightness", 0 <= augmentation.brightness <= 1, "from 0 to 1"),
+        (augmentation, "erasing", 0 <= augmentation.erasing <= 1, "from 0 to 1"),
         (training, "epochs", training.epochs >= 1, "1 or more"),
         (training, "seed", 0 <= training.seed < 2**31, "0 or more, below 2³¹"),
     ):
@@ -108,14 +146,19 @@ def check_places(training: Training) -> None:
             raise UserError(f"nothing can be written to {place}: name another place, see python train.py --help")
 
 
-def evaluate(dataset: Dataset, model_path: Path) -> dict:
-    """Evaluates the saved model; prints the report, and writes it as JSON and a picture beside the model."""
-    metrics = evaluation.evaluate(saved_model.load(model_path), dataset)
+def evaluate(dataset: Dataset, model_path: Path, augmented: bool = False) -> dict:
+    """Evaluates the saved model; prints the report, and writes it as JSON and a picture beside the model.
+
+    augmented: with test-time augmentation.
+    """
+    metrics = evaluation.evaluate(saved_model.load(model_path), dataset, augmented)
     print(evaluation.report(metrics))
-    picture = model_path.with_name("confusion_matrix.png")
-    evaluation.write_metrics(metrics, model_path.with_name("metrics.json"))
+    suffix = "_augmented" if augmented else ""
+    numbers = model_path.with_name(f"metrics{suffix}.json")
+    picture = model_path.with_name(f"confusion_matrix{suffix}.png")
+    evaluation.write_metrics(metrics, numbers)
     evaluation.draw_confusion_matrix(metrics, picture)
-    print(f"Metrics and confusion matrix: {model_path.with_name('metrics.json')}, {picture}")
+    print(f"Metrics and confusion matrix: {numbers}, {picture}")
     return metrics
 
 
@@ -130,12 +173,19 @@ class Run:
     network: Network
     hyperparams: Hyperparams
     training: Training
+    augmentation: Augmentation = AUGMENTATION
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.dataset.counts["Training"] // self.hyperparams.batch_size)
 
     def resumable(self) -> dict[str, Any]:
-        """What must not change between a training and its resumption; the number of epochs may."""
+        """What must not change between a training and its resumption; epochs only in a cosine."""
         return {
             **dataclasses.asdict(self.network),
             **dataclasses.asdict(self.hyperparams),
+            **dataclasses.asdict(self.augmentation),
+            **({"epochs": self.training.epochs} if self.hyperparams.schedule == "cosine" else {}),
             "seed": self.training.seed,
             "bfloat16": self.training.bfloat16,
             "dataset": self.dataset.fingerprint,
@@ -179,7 +229,8 @@ def train(run: Run, resume: bool = False) -> State:
     from model import Scaling, TrainingGraph
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
-    graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed)
+    steps = run.training.epochs * run.steps_per_epoch
+    graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, steps)
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
@@ -204,6 +255,7 @@ def train(run: Run, resume: bool = False) -> State:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
                 save(run, state, checkpoints, scaling, validation)
             raise
+    evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     if run.training.save_model:
         save(run, state, checkpoints, scaling, validation)
     return state
@@ -214,12 +266,11 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training set and one over the validation set; returns the history's row."""
     started = time.perf_counter()
-    batches = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
     loss_sum = accuracy_sum = 0.0
-    with tqdm(batches, desc=f"Epoch {epoch}/{run.training.epochs}", unit="step") as progress:
-        for count, rows in enumerate(progress, 1):
-            feed = {graph.images: learn.images[rows], graph.labels: learn.labels[rows]}
-            feed[graph.features] = learn.features[rows]
+    name = f"Epoch {epoch}/{run.training.epochs}"
+    with tqdm(batches(run, learn, epoch), desc=name, total=run.steps_per_epoch, unit="step") as progress:
+        for count, batch in enumerate(progress, 1):
+            feed = {graph.images: batch.images, graph.features: batch.features, graph.labels: batch.labels}
             _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
             if not math.isfinite(loss):
                 raise Diverged(f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate")
@@ -234,11 +285,30 @@ def train_epoch(
         print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
     return {
         "epoch": epoch,
-        "loss": loss_sum / len(batches),
-        "accuracy": accuracy_sum / len(batches),
+        "loss": loss_sum / run.steps_per_epoch,
+        "accuracy": accuracy_sum / run.steps_per_epoch,
         "validation_accuracy": validated,
         "seconds": time.perf_counter() - started,
     }
+
+
+def batches(run: Run, learn: Split, epoch: int) -> Iterator[Split]:
+    """The faces of each step, changed at random, while the step before is computed; from seed and epoch alone."""
+    rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
+
+    def batch(step: int) -> Split:
+        random = np.random.default_rng((run.training.seed, epoch, step))
+        images, vectors = learn.images[rows[step]], learn.features[rows[step]]
+        images, vectors = augment(images, vectors, run.network.features, run.augmentation, random)
+        return Split(images, vectors, learn.labels[rows[step]])
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(batch, 0)
+        for step in range(len(rows)):
+            ready = ahead.result()
+            if step + 1 < len(rows):
+                ahead = pool.submit(batch, step + 1)
+            yield ready
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -356,12 +426,13 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: "Scaling | N
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
     weights = str(checkpoints.weights(state, epoch))
-    flatbuffer = inference_flatbuffer(weights, run.network, scaling)
-    accuracy = accuracy_of(flatbuffer, facts, validation)
+    averaged = run.hyperparams.weight_averaging > 0
+    flatbuffer = inference_flatbuffer(weights, run.network, scaling, averaged)
+    accuracy, facts["temperature"] = calibrated(flatbuffer, facts, validation)
     if run.training.quantize:
         facts["validation_accuracy_unquantized"] = accuracy
-        flatbuffer = inference_flatbuffer(weights, run.network, scaling, quantize=True)
-        accuracy = accuracy_of(flatbuffer, facts, validation)
+        flatbuffer = inference_flatbuffer(weights, run.network, scaling, averaged, quantize=True)
+        accuracy, facts["temperature"] = calibrated(flatbuffer, facts, validation)
         if accuracy is not None:
             before = facts["validation_accuracy_unquantized"]
             print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
@@ -379,6 +450,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "recipes": run.dataset.recipes(run.network.features),
         "network": dataclasses.asdict(run.network),
         "hyperparams": dataclasses.asdict(run.hyperparams),
+        "augmentation": dataclasses.asdict(run.augmentation),
         "training": dataclasses.asdict(run.training),
         "epochs_finished": len(state.history),
         "best_epoch": int(state.best["epoch"]),
@@ -394,11 +466,14 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
     }
 
 
-def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:
-    """Accuracy of the very thing that is saved, or None without a split to measure it on."""
+def calibrated(flatbuffer: bytes, facts: dict, split: Split | None) -> tuple[float | None, float]:
+    """Accuracy and best temperature of the very thing that is saved; without a split to measure them on, None and 1."""
     if split is None:
-        return None
-    return evaluation.split_metrics(saved_model.SavedModel(flatbuffer, facts), split)["accuracy"]
+        return None, 1.0
+    model = saved_model.SavedModel(flatbuffer, {**facts, "temperature": 1.0})
+    probabilities = evaluation.predict(model, split)
+    accuracy = float((probabilities.argmax(axis=1) == split.labels).mean())
+    return accuracy, evaluation.best_temperature(probabilities, split.labels)
 
 
 def commit() -> str | None:

@@ -92,7 +92,7 @@ def start(network: Network, hyperparams: Hyperparams, bfloat16: bool) -> tuple:
     from model import Scaling, TrainingGraph
 
     images, vectors, labels = random_faces(network, hyperparams.batch_size)
-    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0)
+    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0, steps=1000)
     session = graph.session(bfloat16)
     feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
     return graph, session, lambda: session.run([graph.train, graph.loss, graph.accuracy], feed)
@@ -145,7 +145,7 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
         architecture = ARCHITECTURES[network.model]
         layers: list[nn.Module] = []
         channels, side = 1, 48
-        for convolution in architecture.convolutions:
+        for convolution in architecture.layers:
             layers += [nn.Conv2d(channels, convolution.filters, convolution.side, padding="same"), nn.ReLU()]
             layers += [nn.BatchNorm2d(convolution.filters)]
             channels = convolution.filters

@@ -27,7 +27,7 @@ def tiny_set(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def parameter_count(network: Network) -> int:
     """Number of learned weights."""
-    graph = TrainingGraph(network, HYPERPARAMS, None, seed=0)
+    graph = TrainingGraph(network, HYPERPARAMS, None, seed=0, steps=1000)
     return sum(math.prod(weight.shape.as_list()) for weight in graph.graph.get_collection("trainable_variables"))
 
 
@@ -51,7 +51,7 @@ def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, k
     network = Network(model=name, features=kind, output_size=5)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors)
-    graph = TrainingGraph(network, STEADY, scaling, seed=0)
+    graph = TrainingGraph(network, STEADY, scaling, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         losses = learn(graph, session, faces, steps=20)
         assert losses[-1] < 0.3 * losses[0]
@@ -76,7 +76,7 @@ def test_switches_change_the_graph_and_survive_saving(batch_norm_conv, batch_nor
     network = Network("A", "landmarks", 3, standardize, batch_norm_conv, batch_norm_fc)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors) if standardize else None
-    graph = TrainingGraph(network, replace(STEADY, learning_rate=1e-4), scaling, seed=0)
+    graph = TrainingGraph(network, replace(STEADY, learning_rate=1e-4), scaling, seed=0, steps=1000)
     norms = {
         variable.op.name for variable in graph.graph.get_collection("trainable_variables") if "norm" in variable.name
     }
@@ -113,7 +113,7 @@ def test_every_optimizer_learns(name):
     network = Network("A", "landmarks", 3)
     faces = tiny_set(network)
     hyperparams = Hyperparams(optimizer=name, optimizer_param=0.5, learning_rate=rates[name], decay_step=1000)
-    graph = TrainingGraph(network, hyperparams, Scaling.of(*faces[:2]), seed=0)
+    graph = TrainingGraph(network, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         losses = learn(graph, session, faces, steps=15)
     assert np.isfinite(losses).all() and min(losses[-3:]) < 0.7 * losses[0]
@@ -122,7 +122,7 @@ def test_every_optimizer_learns(name):
 def test_learning_rate_decays_in_steps():
     faces = tiny_set(network := Network("A", "none", 3))
     frozen = replace(HYPERPARAMS, learning_rate_decay=1e-9, decay_step=2, keep_prob=1.0)
-    graph = TrainingGraph(network, frozen, None, seed=0)
+    graph = TrainingGraph(network, frozen, None, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         losses = learn(graph, session, faces, steps=6)
     assert losses[0] != losses[2], "the first two steps learn"
@@ -134,7 +134,7 @@ def test_dropout_depends_on_seed_and_step_alone():
     faces = tiny_set(network)
 
     def losses(seed: int) -> list[float]:
-        graph = TrainingGraph(network, replace(STEADY, keep_prob=0.5), None, seed)
+        graph = TrainingGraph(network, replace(STEADY, keep_prob=0.5), None, seed, steps=1000)
         with graph.session(bfloat16=False) as session:
             return learn(graph, session, faces, steps=4)
 
@@ -146,7 +146,7 @@ def test_dropout_depends_on_seed_and_step_alone():
 def test_bfloat16_learns_like_float32():
     network = Network("A", "landmarks_hog", 5)
     faces = tiny_set(network)
-    graph = TrainingGraph(network, STEADY, Scaling.of(*faces[:2]), seed=0)
+    graph = TrainingGraph(network, STEADY, Scaling.of(*faces[:2]), seed=0, steps=1000)
     losses = {}
     for bfloat16 in (False, True):
         with graph.session(bfloat16) as session:
@@ -164,7 +164,7 @@ def test_quantized_network_is_a_quarter_of_the_size_and_nearly_the_same(tmp_path
     network = Network("A", "landmarks", 5)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors)
-    graph = TrainingGraph(network, STEADY, scaling, seed=0)
+    graph = TrainingGraph(network, STEADY, scaling, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         learn(graph, session, faces, steps=10)
         checkpoint = graph.saver.save(session, str(tmp_path / "weights"))

@@ -309,4 +309,4 @@ def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path)
 @pytest.mark.parametrize("change", [{"optimizer_param": 1.0}, {"batch_size": 1}, {"learning_rate": float("nan")}])
 def test_impossible_hyperparameters_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
-        check_settings(Network(), replace(HYPERPARAMS, **change), TRAINING)
+        check_settings(Network(), replace(HYPERPARAMS, **change), TRAINING, AUGMENTATION)
