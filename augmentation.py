@@ -7,7 +7,6 @@ probabilities = average_over_views(model.predict, images, vectors, "landmarks")
 import math
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 
 import features
@@ -103,6 +102,8 @@ def moved_landmarks(points: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
 
 def _moved(images: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    import cv2  # here, because evaluation and training without augmentation need none of it
+
     moved = np.empty_like(images)
     for image, matrix, target in zip(images, matrices, moved, strict=True):
         target[:] = cv2.warpAffine(

@@ -172,7 +172,7 @@ def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> N
     plt = _plots()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for key, name in (("accuracy", "Training, augmented"), ("validation_accuracy", "PublicTest")):
+    for key, name in (("accuracy", "Training, with dropout and augmentation"), ("validation_accuracy", "PublicTest")):
         axes.plot(epochs, [row[key] for row in history], marker="." if len(epochs) < 30 else None, label=name)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel("epoch")

@@ -29,21 +29,13 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Residual:
-    """Two 3×3 convolutions beside a shortcut (He et al., CVPR 2016), `halved` to every second pixel."""
-
-    filters: int
-    halved: bool = False
-
-
-@dataclass(frozen=True)
 class Architecture:
-    """An image branch: layers of convolutions, then fully connected layers with dropout before each.
+    """An image branch: convolutions, then fully connected layers with dropout before each.
 
     averaged: each filter's mean over the image is what goes on, in place of all its pixels.
     """
 
-    layers: tuple[Convolution | Residual, ...]
+    convolutions: tuple[Convolution, ...]
     dense: tuple[int, ...]  # units
     joint: int  # units that each branch is reduced to before the two are joined
     averaged: bool = False
@@ -51,21 +43,22 @@ class Architecture:
 
 ARCHITECTURES = {
     "A": Architecture(
-        layers=(Convolution(64, 5), Convolution(64, 5), Convolution(128, 4, pooled=False)),
+        convolutions=(Convolution(64, 5), Convolution(64, 5), Convolution(128, 4, pooled=False)),
         dense=(1024,),
         joint=40,
     ),
     "B": Architecture(
-        layers=(Convolution(64, 3), Convolution(128, 3), Convolution(256, 3)),
+        convolutions=(Convolution(64, 3), Convolution(128, 3), Convolution(256, 3)),
         dense=(4096, 1024),
         joint=128,
     ),
     "C": Architecture(
-        layers=(
-            Convolution(32, 3, pooled=False),
-            *(Residual(64, halved=True), Residual(64)),
-            *(Residual(128, halved=True), Residual(128)),
-            *(Residual(256, halved=True), Residual(256)),
+        convolutions=(
+            Convolution(32, 3),
+            *(Convolution(64, 3, pooled=False), Convolution(64, 3)),
+            *(Convolution(128, 3, pooled=False), Convolution(128, 3)),
+            *(Convolution(256, 3, pooled=False), Convolution(256, 3)),
+            *(Convolution(512, 3, pooled=False), Convolution(512, 3, pooled=False)),
         ),
         dense=(),
         joint=128,
@@ -202,9 +195,13 @@ def build(
 
     with tf.variable_scope("network", reuse=tf.AUTO_REUSE, custom_getter=averaged if averages else None):
         layer = images
-        for number, part in enumerate(architecture.layers, 1):
-            write = _convolution if isinstance(part, Convolution) else _residual
-            layer = write(layer, part, network, training, f"convolution_{number}")
+        for number, convolution in enumerate(architecture.convolutions, 1):
+            scope = f"convolution_{number}"
+            layer = tflearn.conv_2d(layer, convolution.filters, convolution.side, activation="relu", scope=scope)
+            if network.batch_norm_conv:
+                layer = batch_norm(layer, training, f"{scope}_norm")
+            if convolution.pooled:
+                layer = tflearn.max_pool_2d(layer, 3, strides=2)
         if architecture.averaged:
             layer = tf.reduce_mean(layer, axis=(1, 2))
             layer = dropout(layer, 0) if dropout else layer
@@ -225,30 +222,6 @@ def build(
 def network_variables() -> list["tf.Variable"]:
     """The weights of the network that the current graph holds, with batch normalization's averages."""
     return tf.global_variables("network/")
-
-
-def _convolution(layer: "tf.Tensor", part: Convolution, network: Network, training: bool, scope: str) -> "tf.Tensor":
-    layer = tflearn.conv_2d(layer, part.filters, part.side, activation="relu", scope=scope)
-    if network.batch_norm_conv:
-        layer = batch_norm(layer, training, f"{scope}_norm")
-    return tflearn.max_pool_2d(layer, 3, strides=2) if part.pooled else layer
-
-
-def _residual(layer: "tf.Tensor", part: Residual, network: Network, training: bool, scope: str) -> "tf.Tensor":
-    def convolution(layer: "tf.Tensor", name: str, strides: int = 1) -> "tf.Tensor":
-        bare = network.batch_norm_conv  # whose offset makes a bias useless
-        weights = tf.variance_scaling_initializer(2.0)  # He et al., ICCV 2015
-        layer = tflearn.conv_2d(
-            layer, part.filters, 3, strides=strides, bias=not bare, weights_init=weights, scope=f"{scope}_{name}"
-        )
-        return batch_norm(layer, training, f"{scope}_{name}_norm") if bare else layer
-
-    shortcut = tf.nn.avg_pool2d(layer, 2, 2, "SAME") if part.halved else layer
-    more = part.filters - int(layer.shape[-1])
-    if more:  # zeros in place of a 1×1 convolution, whose gradient takes a tenth of the step
-        shortcut = tf.pad(shortcut, ((0, 0), (0, 0), (0, 0), (0, more)))
-    layer = tf.nn.relu(convolution(layer, "first", strides=2 if part.halved else 1))
-    return tf.nn.relu(shortcut + convolution(layer, "second"))
 
 
 def _dense(layer: "tf.Tensor", units: int, network: Network, training: bool, scope: str) -> "tf.Tensor":

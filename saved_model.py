@@ -86,7 +86,7 @@ def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """What softmax gives (N, K) when its inputs are divided by `temperature` first."""
     if temperature == 1:
         return probabilities
-    sharpened = np.maximum(probabilities, np.finfo(np.float32).tiny) ** (1 / temperature)
+    sharpened = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)  # no row underflows
     return sharpened / sharpened.sum(axis=1, keepdims=True)
 
 

@@ -255,9 +255,9 @@ def train(run: Run, resume: bool = False) -> State:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
                 save(run, state, checkpoints, scaling, validation)
             raise
-    evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     if run.training.save_model:
         save(run, state, checkpoints, scaling, validation)
+    evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     return state
 
 

@@ -145,13 +145,16 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
         architecture = ARCHITECTURES[network.model]
         layers: list[nn.Module] = []
         channels, side = 1, 48
-        for convolution in architecture.layers:
+        for convolution in architecture.convolutions:
             layers += [nn.Conv2d(channels, convolution.filters, convolution.side, padding="same"), nn.ReLU()]
             layers += [nn.BatchNorm2d(convolution.filters)]
             channels = convolution.filters
             if convolution.pooled:
                 layers += [nn.MaxPool2d(3, 2, 1)]
                 side = (side + 1) // 2
+        if architecture.averaged:
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Dropout(1 - hyperparams.keep_prob)]
+            side = 1
         layers += [nn.Flatten()]
         units = channels * side * side
         for following in architecture.dense:

@@ -1,6 +1,7 @@
 """Metrics against scikit-learn's, and what a reader is told."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 import evaluation
 import saved_model
 from command_line import UserError
-from data_loader import open_dataset
+from data_loader import Split, open_dataset
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])
@@ -32,11 +33,104 @@ def test_scores_equal_scikit_learns(classes):
 
 def test_report_says_which_split_is_missing():
     values = evaluation.scores(np.array([[3, 1], [0, 4]]))
-    metrics = {"expressions": ["Sad", "Happy"], "splits": {"PublicTest": {**values, "seconds": 0.5}}}
+    metrics = {
+        "expressions": ["Sad", "Happy"],
+        "splits": {"PublicTest": {**values, "calibration_error": 0.1234, "seconds": 0.5}},
+    }
     report = evaluation.report(metrics)
     assert "Validation accuracy: 87.5% (PublicTest)" in report
     assert "Test accuracy: none, the dataset has no PrivateTest split" in report
     assert "Evaluated 8 faces in 0.5 s" in report
+    assert "Expected calibration error: 0.123" in report and "also occur" not in report
+
+
+def stub(rows: np.ndarray) -> SimpleNamespace:
+    """A model of raw pixels that gives face i the probabilities `rows[i]`, where i is its first pixel."""
+    return SimpleNamespace(
+        expressions=("Sad", "Happy"), features="none", predict=lambda faces, vectors: rows[faces[:, 0, 0]]
+    )
+
+
+def split_of(labels: list[int]) -> Split:
+    """Faces whose every pixel is their number."""
+    images = np.repeat(np.arange(len(labels), dtype=np.uint8), 48 * 48).reshape(-1, 48, 48)
+    return Split(images, np.zeros((len(labels), 0), np.float32), np.array(labels))
+
+
+def test_faces_that_were_trained_on_are_left_out_of_the_second_accuracy():
+    faces = split_of([0, 0, 1, 1, 1])
+    model = stub(np.float32([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.8, 0.2]]))  # wrong in 1 and 4
+    learned = np.concatenate([faces.images[[1, 3]], faces.images[[1]] + 90])
+    metrics = evaluation.split_metrics(model, faces, learned, augmented=False)
+    assert (metrics["count"], metrics["accuracy"]) == (5, 0.6)
+    assert metrics["deduplicated"] == {"count": 3, "accuracy": pytest.approx(2 / 3)}
+    report = evaluation.report({"expressions": ["Sad", "Happy"], "splits": {"PrivateTest": metrics}})
+    assert "Without the 2 faces that also occur in Training: 66.7%" in report
+    every = evaluation.split_metrics(model, faces, faces.images, augmented=False)
+    assert every["deduplicated"] == {"count": 0, "accuracy": 0}
+    assert "deduplicated" not in evaluation.split_metrics(model, faces, None, augmented=False)
+
+
+def test_test_time_augmentation_is_averaged_before_anything_is_counted():
+    """A model that is right about faces as they are, and surely wrong about all other views."""
+    images = np.zeros((2, 48, 48), np.uint8)
+    images[:, :, :24] = 200
+    faces = Split(images, np.zeros((2, 0), np.float32), np.array([1, 1]))
+
+    def predict(faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        is_original = (faces == images).all(axis=(1, 2))
+        return np.where(is_original[:, None], np.float32([[0.4, 0.6]]), np.float32([[1, 0]]))
+
+    model = SimpleNamespace(expressions=("Sad", "Happy"), features="none", predict=predict)
+    assert evaluation.split_metrics(model, faces, None, augmented=False)["accuracy"] == 1
+    assert evaluation.split_metrics(model, faces, None, augmented=True)["accuracy"] == 0
+
+
+def test_calibration_error_is_what_is_counted_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.92, 0.08], [0.62, 0.38], [0.28, 0.72]])
+    right, wrong = np.array([0, 0, 0, 1]), np.array([1, 0, 1, 1])
+    # The first two share the bin from 13/15 to 14/15; the others have one each.
+    assert evaluation.calibration_error(probabilities, right) == pytest.approx((0.18 + 0.38 + 0.28) / 4)
+    assert evaluation.calibration_error(probabilities, wrong) == pytest.approx((0.82 + 0.62 + 0.28) / 4)
+    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert evaluation.calibration_error(certain, np.array([0, 1])) == 0
+    assert evaluation.calibration_error(certain, np.array([1, 0])) == 1
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def logits_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from the probabilities that belong to the logits."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1.5, (20000, 7))
+    return logits, (softmax(logits).cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
+
+
+def test_calibration_error_is_of_too_much_and_too_little_confidence(logits_and_labels):
+    logits, labels = logits_and_labels
+    assert evaluation.calibration_error(softmax(logits), labels) < 0.015
+    assert evaluation.calibration_error(softmax(3 * logits), labels) > 0.1
+    assert evaluation.calibration_error(softmax(logits / 3), labels) > 0.1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
+def test_best_temperature_is_the_one_that_undoes_the_confidence(logits_and_labels, temperature):
+    logits, labels = logits_and_labels
+    probabilities = softmax(temperature * logits)
+    found = evaluation.best_temperature(probabilities, labels)
+    assert found == pytest.approx(temperature, rel=0.04)
+    calibrated = saved_model.at_temperature(probabilities, found)
+    assert evaluation.calibration_error(calibrated, labels) < 0.02
+
+
+def test_best_temperature_of_a_model_that_is_never_wrong_is_a_number():
+    certain = np.float32([[1, 0], [0, 1]])
+    for labels in ([0, 1], [1, 0]):
+        assert 0.1 <= evaluation.best_temperature(certain, np.array(labels)) <= 10.001
 
 
 def test_pictures_and_json_are_whole(tmp_path):

@@ -138,9 +138,61 @@ def test_unusable_file_gets_one_line(small_model, tmp_path, content, fragment):
     assert run.stdout == ""
 
 
-def test_missing_model_and_empty_folder_are_said(small_model, photo, tmp_path):
-    run = run_script("predict.py", "--image", str(photo), cwd=tmp_path)
-    assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
+def test_without_any_model_the_way_to_one_is_said(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "SHIPPED_MODEL", tmp_path / "pretrained" / "saved_model.bin")
+    assert main("--image", photo) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1
+    assert "no trained model at best_model/saved_model.bin: run 'python train.py --train=yes'" in output.err
+
+
+def test_shipped_model_is_used_until_one_is_trained(small_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trained, shipped = Path("best_model/saved_model.bin"), tmp_path / "pretrained" / "saved_model.bin"
+    monkeypatch.setattr(predict, "SHIPPED_MODEL", shipped)
+    assert predict.model_to_use(None) == str(trained), "where the error will name it"
+    shipped.parent.mkdir()
+    shutil.copy(small_model, shipped)
+    assert predict.model_to_use("other.bin") == "other.bin", "a model that is named is never replaced"
+    assert capsys.readouterr().err == ""
+
+    assert predict.model_to_use(None) == str(shipped)
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1
+    assert "no trained model at best_model/saved_model.bin yet" in output.err and "pretrained/" in output.err
+
+    trained.parent.mkdir()
+    trained.touch()
+    assert predict.model_to_use(None) == str(trained)
+    assert capsys.readouterr().err == ""
+
+
+def test_shipped_model_answers_as_if_it_had_been_named(small_model, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "SHIPPED_MODEL", small_model)
+    answers = []
+    for flags in ([], ["--model_path", small_model]):
+        assert main("--image", photo, "--json", *flags) == 0
+        answers.append(json.loads(capsys.readouterr().out)["faces"])  # the note is not among the JSON
+    assert answers[0] == answers[1]
+
+
+def test_test_time_augmentation_changes_probabilities_a_little(
+    small_model, recognizer, drawn_dataset, tmp_path, capsys
+):
+    faces = np.load(drawn_dataset / "PrivateTest" / "images.npy")[:10]
+    for number, face in enumerate(faces):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), face)
+    assert main("--image", tmp_path, "--model_path", small_model, "--json", "--test_time_augmentation=yes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    averaged = np.array([[*json.loads(line)["faces"][0]["probabilities"].values()] for line in lines])
+    plain = recognizer.model.predict(faces, features.extract(faces, "landmarks"))
+    np.testing.assert_allclose(averaged.sum(axis=1), 1, atol=1e-5)
+    assert (averaged != plain).any(axis=1).all() and np.abs(averaged - plain).mean() < 0.15
+
+
+def test_empty_folder_is_said(small_model, tmp_path):
     (tmp_path / "empty").mkdir()
     run = run_script("predict.py", "--image", "empty", "--model_path", str(small_model), cwd=tmp_path)
     assert_one_line_error(run, "no picture in the folder empty")

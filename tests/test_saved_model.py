@@ -80,11 +80,65 @@ def test_inputs_of_another_kind_are_refused(small_model, faces, size):
         saved_model.load(small_model).predict(faces, np.zeros((5, size), np.float32))
 
 
-@pytest.mark.parametrize("change", [{"expressions": ["Sad", "Happy"]}, {"features": "none"}, {"features": "smell"}])
-def test_facts_that_are_not_the_networks_are_refused(path, change):
+def change_facts(path: Path, **changes: object) -> None:
     facts = saved_model.load(path).facts
     network = path.read_bytes()
     network = network[: zipfile.ZipFile(path).getinfo("facts.json").header_offset]
-    saved_model.save(path, network, {**facts, **change})
-    with pytest.raises(UserError, match="not a whole saved model"):
+    saved_model.save(path, network, {**facts, **changes})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expressions": ["Sad", "Happy"]},
+        {"features": "none"},
+        {"features": "smell"},
+        *({"temperature": nonsense} for nonsense in (0, float("nan"), float("inf"), "hot")),
+    ],
+    ids=str,
+)
+def test_facts_that_are_not_the_networks_are_refused(path, change):
+    change_facts(path, **change)
+    with pytest.raises(UserError, match="not a whole saved model") as error:
         saved_model.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 10.0])
+def test_temperature_divides_the_logits(temperature):
+    logits = np.random.default_rng(0).normal(0, 3, (50, 7))
+    powers, expected = np.exp(logits), np.exp(logits / temperature)
+    probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    found = saved_model.at_temperature(probabilities, temperature)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(found.argmax(axis=1), logits.argmax(axis=1))
+    assert (found.max(axis=1) < probabilities.max(axis=1)).all() == (temperature > 1)
+    np.testing.assert_array_equal(saved_model.at_temperature(probabilities, 1), probabilities)
+
+
+def test_temperature_of_certainty_is_no_division_by_zero():
+    certain = np.float32([[1, 0, 0], [0.5, 0.5, 0]])
+    for temperature in (0.1, 10.0):
+        found = saved_model.at_temperature(certain, temperature)
+        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+        np.testing.assert_array_equal(found[:, 0] > found[:, 1], [True, False])
+
+
+def test_saved_temperature_is_that_of_the_predictions(path):
+    vectors = np.random.default_rng(1).random((len(FACES), 136), np.float32) * 48
+    answers = {}
+    for temperature in (1.0, 2.0):
+        change_facts(path, temperature=temperature)
+        answers[temperature] = saved_model.load(path).predict(FACES, vectors)
+    assert answers[1.0].max() > 0.5
+    powers = np.sqrt(answers[1.0].astype(float))
+    np.testing.assert_allclose(answers[2.0], powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_model_that_was_saved_without_a_temperature_has_temperature_1(path):
+    facts = saved_model.load(path).facts
+    network = path.read_bytes()[: zipfile.ZipFile(path).getinfo("facts.json").header_offset]
+    del facts["temperature"]
+    saved_model.save(path, network, facts)
+    assert saved_model.load(path).temperature == 1

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,38 @@ from conftest import ROOT, assert_one_line_error, run_script
 
 import saved_model
 import train as training_script
+from augmentation import augment
 from command_line import UserError
-from data_loader import open_dataset
-from parameters import HYPERPARAMS, TRAINING, Hyperparams, Network, Training
-from train import Run, State, check_settings, main, shuffled_batches, train
+from data_loader import Split, open_dataset
+from parameters import (
+    AUGMENTATION,
+    HYPERPARAMS,
+    MODELS,
+    OWN_SETTINGS,
+    TRAINING,
+    Augmentation,
+    Hyperparams,
+    Network,
+    Training,
+)
+from train import Run, State, batches, check_settings, main, settings_of, shuffled_batches, train
 
 NETWORK = Network(model="A", features="landmarks")
 QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
+MODERN = Hyperparams(
+    optimizer="nesterov",
+    optimizer_param=0.9,
+    learning_rate=0.05,
+    schedule="cosine",
+    warmup_steps=5,
+    keep_prob=0.8,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    mixup=0.2,
+    weight_averaging=0.9,
+    batch_size=64,
+)
+CHANGES = Augmentation(flip=True, shift=0.1, zoom=0.1, rotation=12, contrast=0.2, brightness=0.1, erasing=0.25)
 
 
 def settings(folder: Path, **changes: object) -> Training:
@@ -69,6 +96,7 @@ def test_what_a_training_leaves_on_disk(uninterrupted):
     np.testing.assert_allclose(history["loss"], [row["loss"] for row in state.history])
     events = [event for file in sorted(log.glob("events*")) for event in tensorboard_values(file)]
     assert [value for tag, value in events if tag == "loss"] == pytest.approx(history["loss"].tolist(), rel=1e-5)
+    assert (log / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     kept = {path.name.split(".")[0] for path in (folder / "checkpoints").glob("*epoch-*")}
     assert kept == {f"{state.log}_epoch-3", f"{state.log}_epoch-{state.best['epoch']}"}
 
@@ -155,6 +183,194 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="nothing to resume"):
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
+
+
+@pytest.fixture(scope="module")
+def modern(drawn_dataset, tmp_path_factory) -> Iterator[tuple[Run, State, Path]]:
+    """Two epochs of a slim Model C with all that its training needs, in one go, and where they were saved."""
+    from model import ARCHITECTURES, Architecture, Convolution
+
+    convolutions = (Convolution(8, 3), Convolution(16, 3), Convolution(32, 3, pooled=False), Convolution(32, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "C", Architecture(convolutions, dense=(), joint=16, averaged=True))
+        folder, network = tmp_path_factory.mktemp("modern"), Network(model="C", features="landmarks", standardize=True)
+        run = Run(open_dataset(drawn_dataset), network, MODERN, settings(folder), CHANGES)
+        yield run, train(run), folder
+
+
+def last_weights(folder: Path, state: State) -> dict[str, np.ndarray]:
+    """All that is in the last epoch's checkpoint."""
+    from tflearn_compat import tf
+
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / f"{state.log}_epoch-{len(state.history)}"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_interrupted_cosine_with_augmentation_and_averages_goes_on_as_if_it_had_not_been(modern, tmp_path, monkeypatch):
+    run, whole, folder = modern
+    again = replace(run, training=settings(tmp_path))
+    train_epoch = training_script.train_epoch
+
+    def interrupted_in_the_second(run, graph, session, learn, validation, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(run, graph, session, learn, validation, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_script, "train_epoch", interrupted_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(again)
+    assert saved_model.load(again.training.save_model_path).facts["epochs_finished"] == 1
+    state = train(again, resume=True)
+    np.testing.assert_allclose(learned(state), learned(whole), rtol=1e-4)
+    weights, expected = (last_weights(places, end) for places, end in ((tmp_path, state), (folder, whole)))
+    assert any("ExponentialMovingAverage" in name for name in expected)
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(weights[name], value, atol=1e-4 * np.abs(value).max(), err_msg=name)
+
+    other = replace(again, training=replace(again.training, epochs=3))
+    with pytest.raises(UserError, match="epochs=2, not 3"):
+        train(other, resume=True)
+    with pytest.raises(UserError, match="rotation=12, not 20"):
+        train(replace(again, augmentation=replace(CHANGES, rotation=20)), resume=True)
+
+
+def test_averaged_model_is_saved_as_it_was_validated(modern):
+    run, state, folder = modern
+    model = saved_model.load(folder / "best_model" / "saved_model.bin")
+    assert model.facts["augmentation"] == vars(CHANGES) and model.facts["hyperparams"] == vars(MODERN)
+    split = run.dataset.load("PublicTest", "landmarks")
+    probabilities = model.predict(split.images, split.features)
+    accuracy = (probabilities.argmax(axis=1) == split.labels).mean()
+    assert accuracy == model.facts["validation_accuracy"] == pytest.approx(state.best["validation_accuracy"], abs=0.02)
+
+
+def test_saved_temperature_makes_the_validation_labels_likeliest(small_model, drawn_dataset):
+    model = saved_model.load(small_model)
+    split, best = open_dataset(drawn_dataset).load("PublicTest", "landmarks"), model.temperature
+
+    def likelihood(temperature: float) -> float:
+        model.temperature = temperature
+        return float(np.log(model.predict(split.images, split.features)[np.arange(len(split)), split.labels]).mean())
+
+    assert 0.1 < best < 10
+    assert likelihood(best) > max(likelihood(best * 1.1), likelihood(best / 1.1))
+
+
+def test_evaluation_with_test_time_augmentation(modern, tmp_path, capsys):
+    run, _, folder = modern
+    model = tmp_path / "saved_model.bin"
+    shutil.copy(folder / "best_model" / "saved_model.bin", model)
+    errors = []
+    for answer, suffix in (("no", ""), ("yes", "_augmented")):
+        flags = [f"--folder={run.dataset.folder}", f"--save_model_path={model}", f"--test_time_augmentation={answer}"]
+        assert main(["--evaluate=yes", *flags]) == 0
+        assert "Test accuracy: " in capsys.readouterr().out
+        assert (tmp_path / f"confusion_matrix{suffix}.png").read_bytes().startswith(b"\x89PNG")
+        metrics = json.loads((tmp_path / f"metrics{suffix}.json").read_text())
+        assert metrics["test_time_augmentation"] == (answer == "yes")
+        errors.append(metrics["splits"]["PrivateTest"]["calibration_error"])
+    assert errors[0] != errors[1], "other probabilities"
+
+
+# --- batches and settings --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learn(drawn_dataset) -> Split:
+    return open_dataset(drawn_dataset).load("Training", "landmarks")
+
+
+def run_of(dataset: Path, augmentation: Augmentation, seed: int = 0) -> Run:
+    return Run(open_dataset(dataset), NETWORK, QUICK, replace(TRAINING, seed=seed), augmentation)
+
+
+def test_batches_are_the_shuffled_rows_each_changed_by_its_own_chance(drawn_dataset, learn):
+    rows = shuffled_batches(700, 64, seed=3, epoch=2)
+    for augmentation in (Augmentation(), CHANGES):
+        made = list(batches(run_of(drawn_dataset, augmentation, seed=3), learn, epoch=2))
+        assert len(made) == len(rows) == 700 // 64
+        for step, (batch, chosen) in enumerate(zip(made, rows, strict=True)):
+            np.testing.assert_array_equal(batch.labels, learn.labels[chosen])
+            chance = np.random.default_rng((3, 2, step))
+            images, vectors = augment(learn.images[chosen], learn.features[chosen], "landmarks", augmentation, chance)
+            np.testing.assert_array_equal(batch.images, images)
+            np.testing.assert_array_equal(batch.features, vectors)
+
+
+def test_batches_differ_by_epoch_and_seed_and_leave_the_faces_as_they_were(drawn_dataset, learn):
+    before = learn.images.copy(), learn.features.copy()
+
+    def pixels(seed: int, epoch: int) -> np.ndarray:
+        made = batches(run_of(drawn_dataset, CHANGES, seed), learn, epoch)
+        return np.stack([batch.images for batch in made])
+
+    first = pixels(0, 1)
+    np.testing.assert_array_equal(first, pixels(0, 1))
+    assert (first != pixels(0, 2)).any(axis=(1, 2, 3)).all() and (first != pixels(1, 1)).any()
+    np.testing.assert_array_equal(learn.images, before[0])
+    np.testing.assert_array_equal(learn.features, before[1])
+
+
+def test_what_goes_wrong_ahead_is_told_and_an_abandoned_epoch_leaves_no_thread(drawn_dataset, learn, monkeypatch):
+    run = run_of(drawn_dataset, CHANGES)
+    threads = threading.active_count()
+    abandoned = batches(run, learn, epoch=1)
+    next(abandoned)
+    abandoned.close()
+    assert threading.active_count() == threads
+    monkeypatch.setattr(training_script, "augment", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(batches(run, learn, epoch=1))
+
+
+def chosen(*flags: str) -> tuple[Network, Hyperparams, Training, Augmentation]:
+    return settings_of(training_script._parser().parse_args(["--train=yes", *flags]))
+
+
+def test_models_own_settings_replace_the_published_ones_and_flags_replace_both():
+    own = OWN_SETTINGS["C"]
+    found = {name: value for part in chosen("--model=C") for name, value in vars(part).items()}
+    assert found["model"] == "C" and {name: found[name] for name in own} == own
+    published = {name: value for part in chosen("--model=A") for name, value in vars(part).items()}
+    assert {name for name in published if published[name] != found[name]} <= {"model", *own}, "and nothing else"
+
+    network, hyperparams, training, augmentation = chosen(
+        "--model=C", "--features=landmarks", "--learning_rate=0.5", "--epochs=2", "--flip=no", "--weight_decay=0"
+    )
+    assert (network.features, network.standardize) == ("landmarks", True)
+    assert (hyperparams.learning_rate, hyperparams.weight_decay, hyperparams.schedule) == (0.5, 0, "cosine")
+    assert (training.epochs, augmentation.flip, augmentation.shift) == (2, False, own["shift"])
+
+
+def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):
+    monkeypatch.setattr(training_script, "NETWORK", replace(training_script.NETWORK, model="C"))
+    assert chosen()[1].schedule == "cosine"
+    assert chosen("--model=B")[1] == HYPERPARAMS
+
+
+@pytest.mark.parametrize("model", ["A", "B"])
+def test_published_models_stay_as_published(model):
+    assert chosen(f"--model={model}") == (
+        replace(training_script.NETWORK, model=model),
+        HYPERPARAMS,
+        TRAINING,
+        AUGMENTATION,
+    )
+
+
+def test_every_own_setting_is_a_setting_of_a_model():
+    assert OWN_SETTINGS.keys() <= set(MODELS)
+    for model, own in OWN_SETTINGS.items():
+        parts = chosen(f"--model={model}")
+        metadata = {field.name: (field.metadata, field.default) for part in parts for field in fields(part)}
+        for name, value in own.items():
+            explained, default = metadata[name]
+            assert type(value) is type(default), name
+            assert explained["choices"] is None or value in explained["choices"], name
+        network, hyperparams, training, augmentation = parts
+        check_settings(network, hyperparams, training, augmentation)
 
 
 def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_dataset, tmp_path):
@@ -306,7 +522,40 @@ def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path)
     assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
 
 
-@pytest.mark.parametrize("change", [{"optimizer_param": 1.0}, {"batch_size": 1}, {"learning_rate": float("nan")}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer_param": 1.0},
+        {"batch_size": 1},
+        {"learning_rate": float("nan")},
+        {"warmup_steps": -1},
+        {"weight_decay": -0.1},
+        {"weight_decay": float("inf")},
+        {"label_smoothing": 1.0},
+        {"mixup": -1.0},
+        {"mixup": float("nan")},
+        {"weight_averaging": 1.0},
+    ],
+    ids=str,
+)
 def test_impossible_hyperparameters_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
         check_settings(Network(), replace(HYPERPARAMS, **change), TRAINING, AUGMENTATION)
+
+
+@pytest.mark.parametrize(
+    ("name", "highest", "refused"),
+    [
+        ("shift", 0.5, 0.51),
+        ("zoom", 1, 1.1),
+        ("rotation", 180, 181),
+        ("contrast", 1, 1.1),
+        ("brightness", 1, 1.1),
+        ("erasing", 1, 1.1),
+    ],
+)
+def test_impossible_augmentation_is_refused(name, highest, refused):
+    check_settings(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: highest}))
+    for value in (refused, -0.1, float("nan")):
+        with pytest.raises(UserError, match=f"{name} is {value}: it must be from 0 to {highest}"):
+            check_settings(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: value}))
