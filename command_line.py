@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +111,61 @@ def quiet() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Drops what native libraries write to stderr while the code inside runs; what Python writes there still arrives.
+
+    For long work with libraries that report every damaged frame, as FFmpeg does, and from any thread.
+    """
+    outer = sys.stderr
+    with contextlib.ExitStack() as stack:
+        if outer is not None and _descriptor(outer) == 2:
+            terminal = stack.enter_context(
+                open(os.dup(2), "w", buffering=1, encoding=outer.encoding, errors=outer.errors)
+            )
+            stack.enter_context(contextlib.redirect_stderr(terminal))
+        stack.enter_context(quiet())
+        yield
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A request to end (SIGTERM), or a terminal that was closed (SIGHUP), unwinds the code inside as Ctrl-C does.
+
+    So files are finished and devices released. The exit status is a shell's: 128 and the signal's number.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and the other requests to end are not heard by the code inside, which has to be short."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _descriptor(stream: Any) -> int | None:
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):  # not a file: a notebook's or a test's
+        return None
 
 
 def _shown(value: Any) -> str:

@@ -101,9 +101,16 @@ class VideoPredictor:
     detection_confidence: float = setting(0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1")
     small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
     margin: float = setting(0.0, "widens the crop around a face by this share of its side")
-    camera_source: int = setting(0, "number of the camera")
     test_time_augmentation: bool = setting(False, "average over moved and mirrored copies of each face; slower")
     show_confidence: bool = setting(True, "write the confidence beside the expression")
+    camera_source: int = setting(0, "number of the camera")
+    small_faces_in_video: bool = setting(False, "in video, seek such small faces too; seven times slower")
+    smoothing: float = setting(0.5, "seconds by which what a face showed has faded to a third; 0: only what it shows")
+    lost_face: float = setting(0.5, "seconds for which a face that is not seen keeps its identity")
+    window: bool = setting(True, "show the video in a window")
+    show_chart: bool = setting(False, "draw the probabilities of all expressions beside each face")
+    show_frame_rate: bool = setting(False, "write the frames per second into the corner")
+    snapshot_folder: str = setting("snapshots", "where the key 's' saves what the window shows")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,12 @@ class Face:
     confidence: float  # probability of `expression`
     probabilities: dict[str, float]  # of every expression
 
+    @classmethod
+    def of(cls, box: Box, probabilities: dict[str, float]) -> "Face":
+        """The face with the likeliest of its expressions."""
+        expression = max(probabilities, key=probabilities.__getitem__)
+        return cls(box, expression, probabilities[expression], probabilities)
+
 
 class Recognizer:
     """A saved model at work on pictures.
@@ -62,30 +68,38 @@ class Recognizer:
     def recognize(self, image: np.ndarray) -> list[Face]:
         """The faces in a BGR picture (H, W, 3) uint8. A picture of 48×48 pixels is a face itself."""
         if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-            boxes = [Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)]
-            crops = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)]
-        else:
-            boxes = find_faces(
-                image, self.settings.detector, self.settings.detection_confidence, self.settings.small_faces
-            )
-            crops = [crop_face(image, box, self.settings.margin) for box in boxes]
-        return self.classify(boxes, crops)
+            return self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)])
+        boxes = self.find(image)
+        return self.classify(boxes, [crop_face(image, box, self.settings.margin) for box in boxes])
+
+    def find(self, image: np.ndarray) -> list[Box]:
+        """The faces' boxes in a BGR picture, left to right."""
+        settings = self.settings
+        return find_faces(image, settings.detector, settings.detection_confidence, settings.small_faces)
 
     def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
         """The expressions of 48×48 grey uint8 faces, one run of the network for all."""
         if not crops:
             return []
         faces = np.stack(crops)
-        vectors = features.extract(faces, self.model.features, self.shape_predictor_path)
+        vectors = self.features_of(faces)
         names = self.model.expressions
         if self.settings.test_time_augmentation:
             rows = average_over_views(self.model.predict, faces, vectors, self.model.features)
         else:
             rows = self.model.predict(faces, vectors)
         return [
-            Face(box, names[row.argmax()], float(row.max()), dict(zip(names, map(float, row), strict=True)))
-            for box, row in zip(boxes, rows, strict=True)
+            Face.of(box, dict(zip(names, map(float, row), strict=True))) for box, row in zip(boxes, rows, strict=True)
         ]
+
+    def features_of(self, faces: np.ndarray) -> np.ndarray:
+        """What the network is given besides the pixels of `faces`: (N, 48, 48) uint8 -> (N, size) float32."""
+        return features.extract(faces, self.model.features, self.shape_predictor_path)
+
+    def warm_up(self) -> None:
+        """Loads what is loaded when first needed, so that the first picture takes no longer than the others."""
+        self.find(np.zeros((480, 640, 3), np.uint8))
+        self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
 
 
 @command
@@ -103,10 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
-    recognizer = Recognizer(
-        model_to_use(arguments.model_path), settings, override(DATASET, arguments).shape_predictor_path
-    )
-    warn_of_other_names(settings.emotions, recognizer.model.expressions)
+    recognizer = load_recognizer(arguments, settings)
     for path in paths:
         try:
             image = read_image(path)
@@ -132,16 +143,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument("--output", metavar="PATH", help="write the annotated picture here; of several, a folder")
     add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture")
-    add_model_path(parser)
+    add_model_flags(parser)
     names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation")
     add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")
-    add_flags(parser, DATASET, "shape_predictor_path")
     return parser
 
 
-def add_model_path(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `load_recognizer` reads."""
     help = f"the model (default: {TRAINING.save_model_path}, or the one in pretrained/ while there is none)"
     parser.add_argument("--model_path", metavar="PATH", help=help)
+    add_flags(parser, DATASET, "shape_predictor_path")
+
+
+def load_recognizer(arguments: argparse.Namespace, settings: VideoPredictor) -> Recognizer:
+    """The recognizer that the flags of `add_model_flags` choose, for pictures and for video."""
+    predictor = override(DATASET, arguments).shape_predictor_path
+    recognizer = Recognizer(model_to_use(arguments.model_path), settings, predictor)
+    warn_of_other_names(settings.emotions, recognizer.model.expressions)
+    return recognizer
 
 
 def model_to_use(given: str | None) -> str:
@@ -159,6 +179,9 @@ def check_settings(settings: VideoPredictor) -> None:
         raise UserError(f"detection_confidence is {settings.detection_confidence}: it must be between 0 and 1")
     if not 0 <= settings.margin <= 2:
         raise UserError(f"margin is {settings.margin}: it must be from 0 to 2")
+    for name in ("smoothing", "lost_face"):
+        if not 0 <= getattr(settings, name) <= 60:
+            raise UserError(f"{name} is {getattr(settings, name)}: it must be from 0 to 60 seconds")
 
 
 def pictures(path: str) -> list[str]:

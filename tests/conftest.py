@@ -1,16 +1,22 @@
 """What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
 
+import importlib.util
+import math
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 
+import cv2
+import numpy as np
 import pytest
 
 import convert_fer2013_to_images_and_landmarks as conversion
 from data_loader import open_dataset
-from drawn_faces import write_csv
+from drawn_faces import draw_photo, write_csv
 from parameters import Hyperparams, Network, Training
 from train import Run, train
 
@@ -66,6 +72,48 @@ def fer2013_csv() -> str:
     if not path:
         pytest.skip("FER2013_CSV does not name the real fer2013.csv")
     return path
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of the toolkit as a module, where its name keeps it from being imported."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem.replace("-", "_"), ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def moving_faces(count: int) -> Iterator[np.ndarray]:
+    """Frames 640×240 of two drawn people, who sway: left a happy one, right a surprised one."""
+    people = [draw_photo((label,), np.random.default_rng(5), height=280, width=420)[0] for label in (3, 5)]
+    for number in range(count):
+        phase = 2 * math.pi * number / 60
+        right, down = round(50 + 50 * math.sin(phase)), round(20 + 20 * math.cos(2 * phase))
+        views = [
+            people[0][down : down + 240, right : right + 320],
+            people[1][down : down + 240, 100 - right :][:, :320],
+        ]
+        yield np.hstack(views)
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> Path:
+    """Writes the frames (H, W, 3) uint8 as a video."""
+    writer = None
+    for frame in frames:
+        if writer is None:
+            codec = cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+            writer = cv2.VideoWriter(str(path), codec, rate, frame.shape[1::-1])
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
+    """Every frame of a video, and its frames per second."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (got := capture.read())[0]:
+        frames.append(got[1])
+    return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
 def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -153,3 +154,32 @@ def test_quiet_drops_native_messages_and_warnings_until_its_end(capfd):
     os.write(2, b"an error")
     assert capfd.readouterr().err == "an error"
     assert not caught
+
+
+def test_quiet_libraries_lets_python_speak():
+    code = (
+        "import os, sys; from command_line import quiet, quiet_libraries\n"
+        "with quiet_libraries():\n"
+        "    os.write(2, b'noise'); print('words', file=sys.stderr)\n"
+        "    with quiet(): os.write(2, b'noise')\n"
+        "    os.write(2, b'noise'); print('more', file=sys.stderr)\n"
+        "print('after', file=sys.stderr); os.write(2, b'all')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "words\nmore\nafter\nall")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the signals of Unix")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_request_to_end_unwinds(number):
+    code = (
+        "import os, signal; from command_line import ended_by_signals, uninterrupted\n"
+        "with ended_by_signals():\n"
+        "    try:\n"
+        f"        with uninterrupted(): os.kill(os.getpid(), signal.{number}); print('not heard')\n"
+        f"        os.kill(os.getpid(), signal.{number}); print('never printed')\n"
+        "    finally: print('finished')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 128 + getattr(signal, number) and run.stdout.split("\n") == ["not heard", "finished", ""]
+    assert run.stderr == ""

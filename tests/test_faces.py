@@ -8,7 +8,7 @@ from PIL import Image
 
 import features
 from command_line import UserError
-from faces import Box, crop_face, draw_faces, find_faces, read_image, write_image
+from faces import Box, crop_face, draw_faces, draw_note, find_faces, read_image, write_image
 from parameters import DETECTORS
 
 
@@ -181,6 +181,48 @@ def test_label_stays_in_the_picture(box):
     assert np.ptp(rows) >= 12 and np.ptp(columns) >= 40
     white = (drawn > 200).all(axis=2)
     assert white.sum() > 30 and not white[[0, -1]].any() and not white[:, [0, -1]].any()
+
+
+def test_chart_has_a_bar_for_each_expression_as_long_as_it_is_likely():
+    image = np.full((480, 640, 3), 128, np.uint8)
+    boxes, chart = [Box(200, 100, 120, 120)], {"Happy": 0.75, "Sad": 0.25, "Neutral": 0.0}
+    drawn = draw_faces(image, boxes, ["Happy"], [chart])
+    changed = (drawn != draw_faces(image, boxes, ["Happy"])).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert columns.min() > 320 and columns.max() < 640 and rows.min() >= 100, "to the right of the face"
+    green = (drawn == (80, 220, 60)).all(axis=2) & changed
+    lengths = green.sum(axis=1)
+    bars = [lengths[start] for start in range(1, 480) if lengths[start] and not lengths[start - 1]]
+    assert len(bars) == 3 and bars[0] == pytest.approx(3 * bars[1], abs=4) and bars[2] <= 1
+
+
+@pytest.mark.parametrize("box", [Box(400, 100, 230, 230), Box(-30, 200, 200, 200), Box(200, -40, 240, 240)])
+def test_charts_stay_in_the_picture_and_off_the_faces(box):
+    image = np.full((480, 640, 3), 128, np.uint8)
+    chart = dict.fromkeys(("Angry", "Surprise", "Neutral"), 1 / 3)
+    boxes = [box, Box(box.x + 60 if box.x < 0 else box.x - 240, 180, 100, 100)] if box.x != 200 else [box]
+    drawn, plain = (
+        draw_faces(image, boxes, [""] * len(boxes), [chart] * len(boxes)),
+        draw_faces(image, boxes, [""] * len(boxes)),
+    )
+    changed = (drawn != plain).any(axis=2)
+    assert changed.sum() > 3000 * len(boxes)
+    assert not changed[max(0, box.y) : box.y + box.height, max(0, box.x) : box.x + box.width].any()
+
+
+def test_chart_that_would_not_fit_is_left_out():
+    image = np.full((60, 60, 3), 128, np.uint8)
+    chart = dict.fromkeys("abcdefg", 1 / 7)
+    np.testing.assert_array_equal(
+        draw_faces(image, [Box(5, 5, 40, 40)], ["x"], [chart]), draw_faces(image, [Box(5, 5, 40, 40)], ["x"])
+    )
+
+
+def test_note_is_written_into_the_corner():
+    image = np.full((240, 320, 3), 128, np.uint8)
+    draw_note(image, "30 frames/s")
+    rows, columns = np.nonzero((image != 128).any(axis=2))
+    assert rows.min() == columns.min() == 0 and rows.max() < 40 and 60 < columns.max() < 200
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (3, 3, 3), (2000, 30, 3)])

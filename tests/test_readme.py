@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_script
 
 import convert_fer2013_to_images_and_landmarks as conversion
 import predict
@@ -23,7 +23,7 @@ def test_accuracies_are_those_of_the_results_files():
         assert re.findall(r"\d+\.\d%", row) == accuracies
 
 
-@pytest.mark.parametrize("script", [conversion, train, predict])
+@pytest.mark.parametrize("script", [conversion, train, predict, load_script("predict-from-video.py")])
 def test_every_flag_is_in_the_readme(script):
     for action in script._parser()._actions:
         assert any(f"{option}" in README for option in action.option_strings), action.option_strings

@@ -1,0 +1,187 @@
+"""How fast video is recognized, where the time goes, and how old the picture is that is shown.
+
+python benchmarks/benchmark_video.py --model_path=best_model/saved_model.bin
+python benchmarks/benchmark_video.py --model_path=best_model/saved_model.bin --source=party.mp4
+
+Without --source the video is one drawn face swaying on 640×480 pixels. Every frame is searched, recognized, drawn and
+written. Then the same pictures come as from a camera, 30 a second, into a window where there is a display (xvfb-run
+gives one), and the age of a picture is taken when the window has it.
+"""
+
+import argparse
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import predict
+from command_line import command, override, quiet_libraries
+from drawn_faces import draw_photo
+from parameters import VIDEO_PREDICTOR
+from recording import Recorder
+from video import Frame, Reader, open_video
+from window import Window
+
+ROOT = Path(__file__).resolve().parent.parent
+LIVE_RATE = 30  # frames per second
+STAGES = ("read", "detect", "crop", "features", "network", "track", "draw", "show", "write")
+
+
+class Stopwatch:
+    """Seconds spent in each stage, each call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def watch(self, owner: object, method: str, stage: str) -> None:
+        """Has every call of `owner.method` timed from now on."""
+        work: Callable = getattr(owner, method)
+
+        def timed(*arguments: object, **named: object) -> object:
+            started = time.perf_counter()
+            try:
+                return work(*arguments, **named)
+            finally:
+                self.seconds[stage].append(time.perf_counter() - started)
+
+        setattr(owner, method, timed)
+
+    def table(self, frames: int, seconds: float) -> str:
+        """A line for each stage: milliseconds a frame, and share of the whole."""
+        spent = {stage: sum(self.seconds[stage]) for stage in STAGES if self.seconds[stage]}
+        spent["the rest"] = seconds - sum(spent.values())
+        lines = [
+            f"  {stage:9} {1000 * total / frames:6.2f} ms  {total / seconds:4.0%}" for stage, total in spent.items()
+        ]
+        return "\n".join(lines)
+
+
+class Camera:
+    """A simulated camera: pictures, over and over, LIVE_RATE a second whether they are taken or not."""
+
+    live = True
+
+    def __init__(self, pictures: list[np.ndarray], seconds: float):
+        self.pictures = pictures
+        self.seconds = seconds
+
+    def __iter__(self) -> Iterator[Frame]:
+        started = time.monotonic()
+        for number in range(int(self.seconds * LIVE_RATE)):
+            due = started + number / LIVE_RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+            picture = self.pictures[number % len(self.pictures)].copy()
+            yield Frame(number, due - started, picture, due)
+
+
+def main_module() -> object:
+    """predict-from-video.py, whose name keeps it from being imported."""
+    spec = importlib.util.spec_from_file_location("predict_from_video", ROOT / "predict-from-video.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_drawn(path: Path, frames: int) -> None:
+    """A video of one drawn person on 640×480 pixels, 30 a second."""
+    photo = draw_photo((3,), np.random.default_rng(5), height=540, width=760)[0]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), LIVE_RATE, (640, 480))
+    for number in range(frames):
+        phase = 2 * math.pi * number / 90
+        x, y = round(60 + 60 * math.sin(phase)), round(30 + 30 * math.cos(2 * phase))
+        writer.write(np.ascontiguousarray(photo[y : y + 480, x : x + 640]))
+    writer.release()
+
+
+def measure_file(script, recognizer: predict.Recognizer, settings, source: str, output: Path) -> None:
+    """Prints how fast a file is recognized, and each stage's share."""
+    with open_video(source) as video:
+        started = time.perf_counter()
+        count = sum(1 for _ in video)
+        print(f"Reading alone, which has a thread of its own: {1000 * (time.perf_counter() - started) / count:.2f} ms")
+    watch = Stopwatch()
+    with open_video(source) as video, Reader(video) as reader, Recorder(output, video.rate) as recorder:
+        live = script.Live(recognizer, settings, reader)
+        live.recorder = recorder
+        watch.watch(reader, "take", "read")
+        watch.watch(recognizer, "find", "detect")
+        watch.watch(predict, "crop_face", "crop")
+        watch.watch(recognizer, "features_of", "features")
+        watch.watch(recognizer.model, "predict", "network")
+        watch.watch(live.tracker, "update", "track")
+        watch.watch(live, "draw", "draw")
+        watch.watch(recorder, "write", "write")
+        started = time.perf_counter()
+        live.run()
+        seconds = time.perf_counter() - started
+    print(live.summary())
+    print(watch.table(count, seconds))
+    for owner, method in ((recognizer, "find"), (recognizer, "features_of"), (recognizer.model, "predict")):
+        delattr(owner, method)  # the class's own again
+
+
+def measure_live(script, recognizer: predict.Recognizer, settings, source: str, seconds: float) -> None:
+    """Prints how old the pictures are that are shown from a camera."""
+    with open_video(source) as video:
+        pictures = [frame.image for frame, _ in zip(video, range(90), strict=False)]
+    ages: list[float] = []
+    with Reader(Camera(pictures, seconds)) as reader:
+        live = script.Live(recognizer, settings, reader)
+        seen: list[Frame] = []
+        process = live.process
+
+        def processed(frame: Frame) -> None:
+            process(frame)
+            seen.append(frame)
+            if live.window is not None:
+                live.window.key(0)  # what was given to the window appears
+            ages.append(time.monotonic() - frame.read_at)
+
+        live.process = processed
+        shown = "drawn, there is no display"
+        if os.environ.get("DISPLAY"):
+            with Window("benchmark") as live.window:
+                live.run()
+            shown = "shown"
+        else:
+            live.run()
+    milliseconds = 1000 * np.array(ages[LIVE_RATE:])  # the first second opens the window
+    middle, high, highest = np.percentile(milliseconds, (50, 95, 100))
+    print(f"From a camera, {LIVE_RATE} a second: {live.summary()}")
+    print(f"Age of a picture when {shown}: median {middle:.0f} ms, 95th percentile {high:.0f}, {highest:.0f} at most")
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Time recognition in video.")
+    predict.add_model_flags(parser)
+    parser.add_argument("--source", metavar="PATH", help="a video; without it, one is drawn")
+    parser.add_argument("--frames", type=int, default=300, metavar="N", help="of the drawn video (default: 300)")
+    parser.add_argument("--seconds", type=float, default=10, metavar="X", help="of the camera (default: 10)")
+    arguments = parser.parse_args(argv)
+    settings = override(VIDEO_PREDICTOR, arguments)
+    script = main_module()
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        source = arguments.source or str(Path(folder) / "drawn.mp4")
+        if arguments.source is None:
+            write_drawn(Path(source), arguments.frames)
+        recognizer = predict.load_recognizer(arguments, script.in_video(settings))
+        recognizer.warm_up()
+        print(f"Model: features {recognizer.model.features}")
+        measure_file(script, recognizer, settings, source, Path(folder) / "annotated.mp4")
+        measure_live(script, recognizer, settings, source, arguments.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
