@@ -1,4 +1,4 @@
-"""Faces changed at random for training and moved in fixed ways for test-time augmentation; features follow the face.
+"""Faces changed at random for training and enlarged and mirrored for test-time augmentation; features follow the face.
 
 images, vectors = augment(images, vectors, "landmarks", AUGMENTATION, np.random.default_rng(0))
 probabilities = average_over_views(model.predict, images, vectors, "landmarks")
@@ -14,8 +14,9 @@ from parameters import IMAGE_SIZE, Augmentation
 
 ERASED = (0.02, 0.2)  # least and greatest share of the face's area
 ERASED_ASPECT = 3.0  # a rectangle's longer side is at most so many times its shorter one
-# The copies that test-time augmentation averages, each also mirrored: moved right and down by so many pixels, enlarged.
-VIEWS = ((0, 0, 1.0), (-2, -2, 1.0), (2, -2, 1.0), (-2, 2, 1.0), (2, 2, 1.0), (0, 0, 1.08))
+# The copies that test-time augmentation averages, each also mirrored: enlarged so many times. On PublicTest these did
+# better than copies moved by two or three pixels or turned by six degrees, and as well as all of them together.
+VIEWS = (1.0, 1.08, 0.92)
 
 
 def augment(
@@ -49,9 +50,9 @@ def views(images: np.ndarray, vectors: np.ndarray, kind: str) -> Iterator[tuple[
 
     images: (N, 48, 48) uint8. vectors: (N, size) float32, features of `kind`.
     """
-    for right, down, zoom in VIEWS:
+    for zoom in VIEWS:
         for flip in (False, True):
-            matrix = affine(np.array([flip]), np.array([[right, down]]), np.array([zoom]), np.zeros(1))
+            matrix = affine(np.array([flip]), np.zeros((1, 2)), np.array([zoom]), np.zeros(1))
             moved, matrices = _moved(images, np.repeat(matrix, len(images), axis=0))
             yield moved, moved_features(vectors, kind, matrices, moved)
 

@@ -13,7 +13,6 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from augmentation import average_over_views
 from command_line import UserError
 from data_loader import Dataset, Split
 from files import whole_file
@@ -69,7 +68,7 @@ def split_metrics(model: SavedModel, faces: Split, learned: np.ndarray | None, a
     faces occur in two splits, and accuracy is also given for those that do not.
     """
     started = time.perf_counter()
-    probabilities = predict(model, faces, augmented)
+    probabilities = model.predict(faces.images, faces.features, augmented)
     seconds = time.perf_counter() - started
     predictions = probabilities.argmax(axis=1)
     matrix = confusion_matrix(faces.labels, predictions, len(model.expressions))
@@ -85,13 +84,6 @@ def split_metrics(model: SavedModel, faces: Split, learned: np.ndarray | None, a
         hits = int((predictions == faces.labels)[new].sum())
         metrics["deduplicated"] = {"count": int(new.sum()), "accuracy": hits / max(int(new.sum()), 1)}
     return metrics
-
-
-def predict(model: SavedModel, faces: Split, augmented: bool = False) -> np.ndarray:
-    """Probabilities (N, K) of the faces' expressions, with test-time augmentation where `augmented`."""
-    if augmented:
-        return average_over_views(model.predict, faces.images, faces.features, model.features)
-    return model.predict(faces.images, faces.features)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -21,7 +21,6 @@ import numpy as np
 
 import features
 import saved_model
-from augmentation import average_over_views
 from command_line import UserError, add_flags, add_yes_no, command, override
 from faces import WRITTEN_SUFFIXES, Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
@@ -84,10 +83,7 @@ class Recognizer:
         faces = np.stack(crops)
         vectors = self.features_of(faces)
         names = self.model.expressions
-        if self.settings.test_time_augmentation:
-            rows = average_over_views(self.model.predict, faces, vectors, self.model.features)
-        else:
-            rows = self.model.predict(faces, vectors)
+        rows = self.model.predict(faces, vectors, self.settings.test_time_augmentation)
         return [
             Face.of(box, dict(zip(names, map(float, row), strict=True))) for box, row in zip(boxes, rows, strict=True)
         ]

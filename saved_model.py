@@ -20,6 +20,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 import features
+from augmentation import average_over_views
 from command_line import UserError, quiet
 from files import whole_file
 from parameters import IMAGE_SIZE
@@ -37,7 +38,10 @@ class SavedModel:
         self.expressions: tuple[str, ...] = tuple(facts["expressions"])
         self.features: str = facts["features"]
         self.recipes: dict[str, dict] = facts["recipes"]  # of its features: see features.recipe
-        self.temperature = float(facts.get("temperature", 1.0))  # Guo et al., ICML 2017; above 1 it lowers confidence
+        # Calibration, in which confidence is made to mean something: see without_smoothing and at_temperature.
+        self.smoothing = float(facts.get("label_smoothing", 0.0))
+        self.temperature = float(facts.get("temperature", 1.0))
+        self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
         with quiet():
             self._interpreter = Interpreter(model_content=network, num_threads=threads or os.cpu_count())
         inputs = {details["name"]: details for details in self._interpreter.get_input_details()}
@@ -46,14 +50,16 @@ class SavedModel:
         self._vector_size = int(inputs["features"]["shape"][-1]) if "features" in inputs else 0
         self._output = self._interpreter.get_output_details()[0]["index"]
         outputs = int(self._interpreter.get_output_details()[0]["shape"][-1])
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"its temperature is {self.temperature}")
+        if not all(0 < temperature < math.inf for temperature in (self.temperature, self.temperature_augmented)):
+            raise ValueError(f"its temperatures are {self.temperature} and {self.temperature_augmented}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"its label_smoothing is {self.smoothing}")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
         self._batch = 0  # faces that memory is laid out for
 
-    def predict(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """Probabilities of the expressions.
+    def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
+        """Probabilities of the expressions, calibrated; `augmented`: averaged over views of each face.
 
         faces: (N, 48, 48) uint8. vectors: (N, size) float32 as features.extract gives them; size 0 for a model of raw
         pixels. Returns (N, K) float32. Raises ValueError for faces or vectors of another shape.
@@ -62,10 +68,17 @@ class SavedModel:
             raise ValueError(f"faces must be (N, {IMAGE_SIZE}, {IMAGE_SIZE}) uint8, not {faces.shape} {faces.dtype}")
         if vectors.shape != (len(faces), self._vector_size):
             raise ValueError(f"vectors must be ({len(faces)}, {self._vector_size}), not {vectors.shape}")
+        if augmented:
+            probabilities = average_over_views(self._run_all, faces, vectors, self.features)
+        else:
+            probabilities = self._run_all(faces, vectors)
+        temperature = self.temperature_augmented if augmented else self.temperature
+        return at_temperature(without_smoothing(probabilities, self.smoothing), temperature)
+
+    def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
         none = np.zeros((0, len(self.expressions)), np.float32)
-        probabilities = np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
-        return at_temperature(probabilities, self.temperature)
+        return np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
 
     def _run(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         if len(faces) != self._batch:
@@ -82,8 +95,19 @@ class SavedModel:
         return self._interpreter.get_tensor(self._output)
 
 
+def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Of the labels themselves (N, K), where a network learned labels of which `share` was spread over all classes.
+
+    Such a network never says more than 1 - share, however sure it may be. None becomes less than 0.0001.
+    """
+    if share == 0:
+        return probabilities
+    hard = np.maximum((probabilities - share / probabilities.shape[1]) / (1 - share), np.float32(1e-4))
+    return hard / hard.sum(axis=1, keepdims=True)
+
+
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What softmax gives (N, K) when its inputs are divided by `temperature` first."""
+    """What softmax gives (N, K) when its inputs are divided by `temperature` first (Guo et al., ICML 2017)."""
     if temperature == 1:
         return probabilities
     sharpened = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)  # no row underflows

@@ -428,14 +428,15 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: "Scaling | N
     weights = str(checkpoints.weights(state, epoch))
     averaged = run.hyperparams.weight_averaging > 0
     flatbuffer = inference_flatbuffer(weights, run.network, scaling, averaged)
-    accuracy, facts["temperature"] = calibrated(flatbuffer, facts, validation)
+    accuracy = accuracy_of(flatbuffer, facts, validation)
     if run.training.quantize:
         facts["validation_accuracy_unquantized"] = accuracy
         flatbuffer = inference_flatbuffer(weights, run.network, scaling, averaged, quantize=True)
-        accuracy, facts["temperature"] = calibrated(flatbuffer, facts, validation)
+        accuracy = accuracy_of(flatbuffer, facts, validation)
         if accuracy is not None:
             before = facts["validation_accuracy_unquantized"]
             print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
+    facts |= calibration_of(flatbuffer, facts, validation, run.hyperparams.label_smoothing)
     path = run.training.save_model_path
     saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
     reached = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
@@ -466,14 +467,25 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
     }
 
 
-def calibrated(flatbuffer: bytes, facts: dict, split: Split | None) -> tuple[float | None, float]:
-    """Accuracy and best temperature of the very thing that is saved; without a split to measure them on, None and 1."""
+def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:
+    """Accuracy of the very thing that is saved, or None without a split to measure it on."""
     if split is None:
-        return None, 1.0
-    model = saved_model.SavedModel(flatbuffer, {**facts, "temperature": 1.0})
-    probabilities = evaluation.predict(model, split)
-    accuracy = float((probabilities.argmax(axis=1) == split.labels).mean())
-    return accuracy, evaluation.best_temperature(probabilities, split.labels)
+        return None
+    probabilities = saved_model.SavedModel(flatbuffer, facts).predict(split.images, split.features)
+    return float((probabilities.argmax(axis=1) == split.labels).mean())
+
+
+def calibration_of(flatbuffer: bytes, facts: dict, split: Split | None, smoothing: float) -> dict[str, float]:
+    """The facts that make the model's confidence fit its accuracy on `split`, with and without augmentation."""
+    facts = {**facts, "label_smoothing": smoothing}
+    if split is None:
+        return {"label_smoothing": smoothing}
+    model = saved_model.SavedModel(flatbuffer, facts)
+    temperatures = {
+        name: evaluation.best_temperature(model.predict(split.images, split.features, augmented), split.labels)
+        for name, augmented in (("temperature", False), ("temperature_augmented", True))
+    }
+    return {"label_smoothing": smoothing, **temperatures}
 
 
 def commit() -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import saved_model
+from augmentation import views
 from command_line import UserError
 
 FACES = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
@@ -94,6 +95,8 @@ def change_facts(path: Path, **changes: object) -> None:
         {"features": "none"},
         {"features": "smell"},
         *({"temperature": nonsense} for nonsense in (0, float("nan"), float("inf"), "hot")),
+        {"temperature_augmented": -1},
+        {"label_smoothing": 1},
     ],
     ids=str,
 )
@@ -123,6 +126,25 @@ def test_temperature_of_certainty_is_no_division_by_zero():
         found = saved_model.at_temperature(certain, temperature)
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
         np.testing.assert_array_equal(found[:, 0] > found[:, 1], [True, False])
+
+
+def test_smoothing_is_taken_out_again():
+    labels = np.eye(7)[[0, 3]]
+    sure = np.float32(0.9 * labels + 0.1 / 7)  # all that a network can say that learned labels smoothed by 0.1
+    found = saved_model.without_smoothing(sure, 0.1)
+    np.testing.assert_allclose(found, labels, atol=1e-3)
+    assert found.min() > 0
+    np.testing.assert_array_equal(saved_model.without_smoothing(sure, 0.0), sure)
+
+
+def test_augmented_predictions_are_the_views_average_at_a_temperature_of_their_own(path):
+    change_facts(path, temperature=1.0, temperature_augmented=2.0, label_smoothing=0.0)
+    model = saved_model.load(path)
+    vectors = np.random.default_rng(1).random((len(FACES), 136), np.float32) * 48
+    average = np.mean([model.predict(*view) for view in views(FACES, vectors, "landmarks")], axis=0)
+    expected = saved_model.at_temperature(average, 2.0)
+    np.testing.assert_allclose(model.predict(FACES, vectors, augmented=True), expected, atol=1e-6)
+    assert not np.allclose(expected, average, atol=1e-3)
 
 
 def test_saved_temperature_is_that_of_the_predictions(path):
