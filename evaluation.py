@@ -98,15 +98,15 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which the labels are likeliest (Guo et al., ICML 2017), from 0.1 to 10."""
+    """The temperature, from 0.1 to 10, at which the mean confidence is the accuracy.
+
+    Where a network's confidence is not wrong by a temperature alone, the one at which the labels are likeliest (Guo et
+    al., ICML 2017) can leave it too low or too high for all faces together; this one cannot.
+    """
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     candidates = np.geomspace(0.1, 10, 401)
-    rows = np.arange(len(labels))
-    tiny = np.finfo(np.float32).tiny
-    likelihoods = [
-        np.log(np.maximum(at_temperature(probabilities, candidate)[rows, labels], tiny)).mean()
-        for candidate in candidates
-    ]
-    return float(candidates[int(np.argmax(likelihoods))])
+    confidences = [at_temperature(probabilities, candidate).max(axis=1).mean() for candidate in candidates]
+    return float(candidates[int(np.argmin(np.abs(np.array(confidences) - accuracy)))])
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

@@ -246,16 +246,15 @@ def test_averaged_model_is_saved_as_it_was_validated(modern):
     assert accuracy == model.facts["validation_accuracy"] == pytest.approx(state.best["validation_accuracy"], abs=0.02)
 
 
-def test_saved_temperature_makes_the_validation_labels_likeliest(small_model, drawn_dataset):
-    model = saved_model.load(small_model)
-    split, best = open_dataset(drawn_dataset).load("PublicTest", "landmarks"), model.temperature
-
-    def likelihood(temperature: float) -> float:
-        model.temperature = temperature
-        return float(np.log(model.predict(split.images, split.features)[np.arange(len(split)), split.labels]).mean())
-
-    assert 0.1 < best < 10
-    assert likelihood(best) > max(likelihood(best * 1.1), likelihood(best / 1.1))
+def test_saved_temperatures_bring_confidence_to_accuracy(modern):
+    run, _, folder = modern
+    model = saved_model.load(folder / "best_model" / "saved_model.bin")
+    assert model.smoothing == MODERN.label_smoothing and model.temperature != model.temperature_augmented
+    split = run.dataset.load("PublicTest", "landmarks")
+    for augmented in (False, True):
+        probabilities = model.predict(split.images, split.features, augmented)
+        accuracy = (probabilities.argmax(axis=1) == split.labels).mean()
+        assert probabilities.max(axis=1).mean() == pytest.approx(accuracy, abs=0.01)
 
 
 def test_evaluation_with_test_time_augmentation(modern, tmp_path, capsys):
