@@ -53,7 +53,7 @@ def test_views_are_the_face_its_enlargements_and_their_mirror_images(faces):
     np.testing.assert_array_equal(found[0][0], faces, err_msg="the first is the face itself")
     np.testing.assert_array_equal(found[1][0], faces[:, :, ::-1])
     for (moved, _), (mirrored, _) in zip(found[::2], found[1::2], strict=True):
-        np.testing.assert_allclose(mirrored[:, :, ::-1].astype(int), moved, atol=1)
+        assert np.abs(mirrored[:, :, ::-1].astype(int) - moved).mean() < 1, "OpenCV's positions are rounded"
 
 
 def test_enlarged_view_is_the_middle_of_the_face():
@@ -254,10 +254,10 @@ def test_average_is_over_all_views(faces):
 
     vectors = features.extract(faces, "landmarks")
     average = average_over_views(predict, faces, vectors, "landmarks")
-    assert len(seen) == 12
+    assert len(seen) == 6
     np.testing.assert_array_equal(seen[0][0], faces)
     np.testing.assert_allclose(seen[0][1], vectors, atol=1e-4)
-    np.testing.assert_allclose(average, [[6.5, sum(1 / n for n in range(1, 13)) / 12]] * len(faces), rtol=1e-6)
+    np.testing.assert_allclose(average, [[3.5, sum(1 / n for n in range(1, 7)) / 6]] * len(faces), rtol=1e-6)
 
 
 def test_a_face_and_its_mirror_image_get_one_answer(faces):

@@ -48,7 +48,7 @@ def test_report_says_which_split_is_missing():
 def stub(rows: np.ndarray) -> SimpleNamespace:
     """A model of raw pixels that gives face i the probabilities `rows[i]`, where i is its first pixel."""
     return SimpleNamespace(
-        expressions=("Sad", "Happy"), features="none", predict=lambda faces, vectors: rows[faces[:, 0, 0]]
+        expressions=("Sad", "Happy"), features="none", predict=lambda faces, vectors, augmented: rows[faces[:, 0, 0]]
     )
 
 
