@@ -101,10 +101,12 @@ class VideoPredictor:
     detection_confidence: float = setting(0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1")
     small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
     margin: float = setting(0.0, "widens the crop around a face by this share of its side")
-    test_time_augmentation: bool = setting(False, "average over six enlarged and mirrored copies of each face; slower")
+    test_time_augmentation: bool = setting(
+        False, "average over six views of each face, enlarged, shrunk, mirrored; slower"
+    )
     show_confidence: bool = setting(True, "write the confidence beside the expression")
     camera_source: int = setting(0, "number of the camera")
-    small_faces_in_video: bool = setting(False, "in video, seek such small faces too; seven times slower")
+    small_faces_in_video: bool = setting(False, "in video, seek such small faces too; some six times slower")
     smoothing: float = setting(0.5, "seconds by which what a face showed has faded to a third; 0: only what it shows")
     lost_face: float = setting(0.5, "seconds for which a face that is not seen keeps its identity")
     window: bool = setting(True, "show the video in a window")

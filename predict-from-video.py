@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         live.run()
     print(live.summary())
     if video.damaged:
-        print(f"{video.damaged} frames of {source} could not be decoded", file=sys.stderr)
+        frames = "frame" if video.damaged == 1 else "frames"
+        print(f"{video.damaged} {frames} of {source} could not be decoded", file=sys.stderr)
     return 0
 
 
@@ -77,7 +78,7 @@ class Live:
         self._shown = np.empty(0)
         self._times: deque[float] = deque(maxlen=30)  # when the last frames were done
         self._frames = 0
-        self._began = self._seconds = 0.0
+        self._file_start = self._seconds = 0.0
 
     def run(self) -> None:
         """Until the source or the user ends it."""
@@ -123,8 +124,8 @@ class Live:
         """Sees to the window and its keys until the next frame is due; whether the program goes on."""
         due = 0.0
         if frame is not None and not self.reader.live:  # a file is shown no faster than it was taken
-            self._began = max(self._began, time.monotonic() - frame.seconds)
-            due = self._began + frame.seconds
+            self._file_start = max(self._file_start, time.monotonic() - frame.seconds)
+            due = self._file_start + frame.seconds
         paused = False
         while True:
             key = self.window.key(_WAIT if paused else min(_WAIT, due - time.monotonic()))
@@ -154,7 +155,9 @@ class Live:
         dropped = self.reader.read - self._frames if self.reader.live else 0
         of_all = f" of {self.reader.read}" if dropped > 0 else ""
         rate = self._frames / self._seconds if self._seconds else 0.0
-        return f"{self._frames}{of_all} frames, {self.tracker.count} faces, {rate:.1f} frames per second"
+        frames = "frame" if self._frames == 1 and not of_all else "frames"
+        faces = "face" if self.tracker.count == 1 else "faces"
+        return f"{self._frames}{of_all} {frames}, {self.tracker.count} {faces}, {rate:.1f} frames per second"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,8 +51,16 @@ class Recorder:
             return
         with uninterrupted(), self._file:  # an mp4 without its end cannot be played
             self._writer.release()
-            if self._temporary.stat().st_size == 0:
-                raise UserError(f"cannot write {self.path}: is the disk full?")
+            if not self._is_whole():  # the writer tells of no failure
+                raise UserError(f"cannot write {self.path}: what was written cannot be played; is the disk full?")
+
+    def _is_whole(self) -> bool:
+        """Whether the file can be played, and to its end as far as it tells how long it is."""
+        video = cv2.VideoCapture(str(self._temporary))
+        try:
+            return video.grab() and video.get(cv2.CAP_PROP_FRAME_COUNT) > 0.9 * self._written - 1
+        finally:
+            video.release()
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Adds the BGR image that the source showed from this time on."""

@@ -230,6 +230,11 @@ def train(run: Run, resume: bool = False) -> State:
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
     steps = run.training.epochs * run.steps_per_epoch
+    if run.hyperparams.warmup_steps > steps:
+        raise UserError(
+            f"warmup_steps is {run.hyperparams.warmup_steps}, but the training has only {steps} steps: "
+            "use fewer --warmup_steps, or more --epochs"
+        )
     graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, steps)
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:

@@ -49,7 +49,7 @@ class Source(Protocol):
 class Video:
     """An open video. `live`: a camera or a stream; `rate`: frames per second; `length`: in frames, None if unknown."""
 
-    def __init__(self, name: str, capture: cv2.VideoCapture, live: bool):
+    def __init__(self, name: str, capture: cv2.VideoCapture, live: bool, counted: bool):
         self.name = name
         self._capture = capture
         self._reading = threading.Lock()  # a capture that is released while it is read crashes
@@ -58,6 +58,7 @@ class Video:
         length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(length) if not live and length > 0 else None
         self.live = live
+        self._counted = counted  # whether `length` is exact
         self.damaged = 0  # frames so far that could not be decoded, and were passed over
 
     def __iter__(self) -> Iterator[Frame]:
@@ -75,7 +76,9 @@ class Video:
             raise UserError(f"{self.name} gives no more frames: the camera or the stream has ended, start again")
         if number == 0:
             raise UserError(f"cannot read {self.name}: no frame of it can be decoded")
-        if self._cut_short(number, seconds):
+        if self._counted:
+            self.damaged += max(0, (self.length or 0) - number)  # those at the end
+        elif self._cut_short(number, seconds):
             raise UserError(f"{self.name} ends after frame {number} of {self.length}: it is damaged or cut short")
 
     def _read(self, number: int) -> tuple[int, np.ndarray] | None:
@@ -126,18 +129,20 @@ def open_video(source: str) -> Iterator[Video]:
     """
     camera = source.isdecimal() and not Path(source).exists()
     address = re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE) is not None
-    if camera:
-        capture = cv2.VideoCapture(int(source))
-    elif address:
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
-        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
-    else:
-        capture = cv2.VideoCapture(source)
+    capture = cv2.VideoCapture()
+    with contextlib.suppress(cv2.error):  # raised for a number that is none of a camera's
+        if camera:
+            capture.open(int(source))
+        elif address:
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
+            capture.open(source, cv2.CAP_FFMPEG, limits)
+        else:
+            capture.open(source)
     if not capture.isOpened():
         raise UserError(_why_not(source, camera, address))
     endless = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0 and not Path(source).is_file()
     name = f"camera {source}" if camera else source
-    with contextlib.closing(Video(name, capture, live=camera or endless)) as video:
+    with contextlib.closing(Video(name, capture, live=camera or endless, counted="%" in source)) as video:
         yield video
 
 

@@ -1,9 +1,10 @@
 """A window with a video in it, and the keys pressed there.
 
-check_display()
-with Window("title") as window:
-    window.show(image)
-    window.key(seconds=0.04)  # "q", " ", ...; "" when none was pressed
+with Display() as display:
+    display.check()
+    with Window("title") as window:
+        window.show(image)
+        window.key(seconds=0.04)  # "q", " ", ...; "" when none was pressed
 """
 
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 from command_line import UserError
 
 ESCAPE = "\x1b"
+_GTK_ESCAPE = 0xFF1B
 _LARGEST = (1280, 960)  # pixels of a window that opens; its user may make it larger
 _TRIAL = "import cv2; cv2.namedWindow('display')"
 
@@ -43,8 +45,8 @@ class Display:
         """Raises UserError when no window can be opened."""
         if self._trial is not None and self._trial.wait() != 0:
             raise UserError(
-                "no window can be opened: there is no display here; use --window=no --output=annotated.mp4 or "
-                "--log=faces.csv, or set DISPLAY"
+                "no window can be opened: there is no display here, or OpenCV came without windows; use "
+                "--window=no --output=annotated.mp4 or --log=faces.csv, or set DISPLAY"
             )
 
 
@@ -79,9 +81,11 @@ class Window:
         """The key that was pressed within so many seconds, at least one millisecond; "" when none was."""
         if not self._opened or self.closed:
             return ""
-        code = cv2.waitKey(max(1, int(seconds * 1000)))
+        code = cv2.waitKeyEx(max(1, int(seconds * 1000))) & 0xFFFF  # waitKey takes the left arrow for a Q
         try:
             self.closed = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error:  # Qt has none left
             self.closed = True
-        return chr(code & 0xFF) if code != -1 else ""
+        if code == _GTK_ESCAPE:
+            return ESCAPE
+        return chr(code) if code < 128 else ""

@@ -242,6 +242,13 @@ def test_erased_rectangles_keep_within_their_bounds():
     assert hidden.any(axis=(0, 1)).all() and hidden.any(axis=(0, 2)).all(), "in every column and row"
 
 
+def test_edited_defaults_are_settings_like_any(faces, monkeypatch):
+    edited = Augmentation(flip=True)
+    monkeypatch.setattr(Augmentation, "__eq__", lambda one, other: True)  # as if flip=True were the default
+    images, _ = augment(faces, no_vectors(faces), "none", edited, np.random.default_rng(0))
+    assert (images != faces).any()
+
+
 # --- test-time augmentation ------------------------------------------------------------------------------------------
 
 

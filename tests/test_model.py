@@ -241,7 +241,7 @@ def test_nesterov_looks_ahead(slim):
         graph = TrainingGraph(slim, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=8)
         before, after = step_of(graph, faces)
         steps[name] = after["network/logits/W"] - before["network/logits/W"]
-    assert np.abs(steps["momentum"]).max() > 1e-3
+    assert np.abs(steps["momentum"]).max() > 1e-4
     np.testing.assert_allclose(steps["nesterov"], 1.5 * steps["momentum"], atol=1e-5)
 
 
@@ -250,7 +250,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(slim):
     before, without = step_of(TrainingGraph(slim, PLAIN, None, seed=0, steps=8), faces)
     same, decayed = step_of(TrainingGraph(slim, replace(PLAIN, weight_decay=0.5), None, seed=0, steps=8), faces)
     kernels = {name for name in before if name.endswith("/W")}
-    assert len(kernels) == 10 and len(before) > 2 * len(kernels)
+    assert len(kernels) == 8 and len(before) > 2 * len(kernels)
     for name, value in before.items():
         np.testing.assert_array_equal(value, same[name])
         expected = without[name] - 0.1 * 0.5 * value if name in kernels else without[name]
@@ -333,7 +333,7 @@ def test_averaged_weights_are_the_moving_averages_and_what_inference_uses(slim, 
         logits = session.run(graph.logits, feed)
         checkpoint = graph.saver.save(session, str(tmp_path / "weights"))
 
-    assert {"network/convolution_1_norm/mean", "network/logits/b", "network/convolution_2_first/W"} <= averages.keys()
+    assert {"network/convolution_1_norm/mean", "network/logits/b", "network/convolution_2/W"} <= averages.keys()
     assert np.abs(newest["network/logits/W"] - averages["network/logits/W"]).max() > 1e-3
     plain = TrainingGraph(slim, STEADY, scaling, seed=1, steps=8)
     expected = {}

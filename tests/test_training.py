@@ -558,3 +558,9 @@ def test_impossible_augmentation_is_refused(name, highest, refused):
     for value in (refused, -0.1, float("nan")):
         with pytest.raises(UserError, match=f"{name} is {value}: it must be from 0 to {highest}"):
             check_settings(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: value}))
+
+
+def test_warm_up_longer_than_the_training_is_refused(drawn_dataset, tmp_path):
+    run = Run(open_dataset(drawn_dataset), NETWORK, replace(QUICK, warmup_steps=21), settings(tmp_path, epochs=2))
+    with pytest.raises(UserError, match="warmup_steps is 21, but the training has only 20 steps"):
+        train(run)

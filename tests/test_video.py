@@ -153,7 +153,16 @@ def test_sequence_of_pictures_with_one_that_is_damaged(script, raw_model, tmp_pa
     assert sorted({int(row["frame"]) for row in rows}) == [0, 1, 2, 4, 5, 6, 7]
     assert [float(row["seconds"]) for row in rows if row["frame"] == "4"] == [4 / 25, 4 / 25]
     assert len(read_video(tmp_path / "annotated.mp4")[0]) == 8, "the picture before is shown for the damaged one"
-    assert "1 frames of " in capsys.readouterr().err
+    assert "1 frame of " in capsys.readouterr().err
+
+
+def test_pictures_at_the_end_that_are_damaged_are_counted_too(script, raw_model, tmp_path, capsys):
+    for number, frame in enumerate(moving_faces(4)):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), frame)
+    for number in (4, 5):
+        (tmp_path / f"{number:02d}.png").write_bytes(b"no picture")
+    assert headless(script, tmp_path / "%02d.png", raw_model, tmp_path) == 0
+    assert "2 frames of " in capsys.readouterr().err
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -232,6 +241,7 @@ def test_reading_ends_with_the_loop_that_wanted_it():
         ("%03d.png", None, "no pictures of such names"),
         (".", None, "it is a folder"),
         ("77", None, "cannot open camera 77: connect one"),
+        ("99999999999", None, "cannot open camera 99999999999: connect one"),
         ("rtsp://127.0.0.1:9/camera", None, "check the address"),
     ],
 )
@@ -298,6 +308,26 @@ def test_recorder_shows_each_image_at_its_time(tmp_path):
     frames, rate = read_video(tmp_path / "steps.avi")
     assert rate == 10
     assert [round(frame.mean() / 50) for frame in frames] == [1, 2, 3, 3, 3, 3], "one more than at its time is left out"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to set")
+def test_recording_that_does_not_fit_on_the_disk_is_said_and_the_earlier_one_stays(tmp_path):
+    import resource
+
+    path = tmp_path / "noise.mp4"
+    path.write_bytes(b"the earlier one")
+    random = np.random.default_rng(0)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*disk full"), Recorder(path, rate=10) as recorder:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+            for number in range(20):
+                recorder.write(random.integers(0, 256, (240, 320, 3), np.uint8), number / 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"the earlier one"
+    assert [file.name for file in tmp_path.iterdir()] == ["noise.mp4"]
 
 
 def test_live_recording_leaves_a_pause_out(tmp_path):

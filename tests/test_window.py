@@ -147,6 +147,7 @@ def test_window_shows_boxes_and_expressions_and_obeys_its_keys(program, screen, 
         texts = [((label > 200).all(axis=2).mean(), (label < 70).all(axis=2).mean()) for label in labels if label.size]
         assert any(white > 0.05 and dark > 0.2 for white, dark in texts), "white on dark, above the box or below"
 
+    screen.press("Left")  # whose code ends as that of Q does
     screen.press("s")
     wait_for(lambda: list((tmp_path / "snapshots").glob("*.png")))
     (snapshot,) = (tmp_path / "snapshots").glob("*.png")
