@@ -11,11 +11,15 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
@@ -23,6 +27,14 @@ Settings = TypeVar("Settings")
 
 class UserError(Exception):
     """Something the user can mend. Its text is one line that names the thing and the cure."""
+
+    status = 2  # the script's exit status
+
+
+def in_short(error: Exception) -> str:
+    """Its kind and the beginning of its text, on one line; its repr may hold the whole file that it is about."""
+    text = str(error)
+    return f"{type(error).__name__}({text if len(text) <= 100 else f'{text[:99]}…'!r})"
 
 
 def yes_no(text: str) -> bool:
@@ -61,6 +73,33 @@ def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
     return dataclasses.replace(settings, **given)
 
 
+def read_settings(settings: Settings, path: str | Path) -> Settings:
+    """`settings` with the values that the JSON file at `path` has. Raises UserError for a file that does not fit."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f'{path} is no JSON ({error}): it must look like {{"learning_rate": 0.01}}') from error
+    if not isinstance(values, dict):
+        raise UserError(f'{path} is no JSON object: it must look like {{"learning_rate": 0.01}}')
+    return with_values(settings, values, str(path))
+
+
+def with_values(settings: Settings, values: dict[str, Any], source: str) -> Settings:
+    """`settings` with the JSON `values` of `source`. Raises UserError for a name, type or choice that there is not."""
+    fields, fitting = {field.name: field for field in dataclasses.fields(settings)}, {}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"{source} sets '{name}', which there is not: it can set {', '.join(fields)}")
+        wanted, choices = type(getattr(settings, name)), fields[name].metadata["choices"]
+        fitting[name] = float(value) if wanted is float and type(value) is int else value
+        if type(fitting[name]) is not wanted:
+            kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]
+            raise UserError(f"{source} sets {name} to {json.dumps(value)}: it must be {kind}")
+        if choices and value not in choices:
+            raise UserError(f"{source} sets {name} to '{value}': it must be one of {', '.join(choices)}")
+    return dataclasses.replace(settings, **fitting)
+
+
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Decorates a script's `main(argv) -> exit status`.
 
@@ -79,7 +118,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2
+            return error.status
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             return 130
@@ -166,6 +205,13 @@ def _descriptor(stream: Any) -> int | None:
         return stream.fileno()
     except (AttributeError, OSError, ValueError):  # not a file: a notebook's or a test's
         return None
+
+
+def follow_parent() -> None:
+    """Called in a child process: Ctrl-C is the parent's to handle, and a child whose parent was killed ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _shown(value: Any) -> str:

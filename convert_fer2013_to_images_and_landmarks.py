@@ -15,7 +15,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -35,7 +34,7 @@ from tqdm import tqdm
 
 import features
 import fer2013
-from command_line import UserError, add_flags, add_yes_no, command, override
+from command_line import UserError, add_flags, add_yes_no, command, follow_parent, override
 from data_loader import MANIFEST_FORMAT, is_dataset
 from files import whole_folder
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR, SPLITS
@@ -321,7 +320,7 @@ def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
         yield from map(work, items)
         return
     processes = min(processes, len(items), MOST_PROCESSES)
-    with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=_start_process) as pool:
+    with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=follow_parent) as pool:
         try:
             for result in pool.map(work, items):
                 yield result
@@ -345,13 +344,6 @@ def _noted_interrupts() -> Iterator[list]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _start_process() -> None:
-    """Ctrl-C is the parent's to handle; a child whose parent was killed ends too, instead of waiting for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def versions() -> dict[str, str]:

@@ -8,15 +8,16 @@ training.images, training.features, training.labels
 
 import hashlib
 import json
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import features
-from command_line import UserError
+from command_line import UserError, in_short
 from files import recover_folder
-from parameters import IMAGE_SIZE
+from parameters import DATASET, IMAGE_SIZE
 
 MANIFEST_FORMAT = 1  # conversion writes it, loading asks for it
 CONVERT = "python convert_fer2013_to_images_and_landmarks.py"
@@ -37,10 +38,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A converted dataset's folder and what its manifest says."""
+    """A converted dataset's folder and what its manifest says.
+
+    sample: (rows, seed) where only so many rows of Training are to be used, drawn at random.
+    """
 
     folder: Path
     manifest: dict
+    sample: tuple[int, int] | None = None
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -56,8 +61,15 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Faces of each split that there is."""
-        return {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+        """Faces of each split that there is, or of Training's sample."""
+        counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+        if self.sample is not None:
+            counts["Training"] = min(counts["Training"], self.sample[0])
+        return counts
+
+    def sampled(self, rows: int, seed: int) -> "Dataset":
+        """The dataset with so many rows of Training, drawn at random; 0: all."""
+        return replace(self, sample=(rows, seed)) if rows else self
 
     def recipes(self, kind: str) -> dict[str, dict]:
         """How the features of `kind` were computed: see features.recipe."""
@@ -67,9 +79,13 @@ class Dataset:
         """Raises UserError unless the dataset has what features `kind` need and `output_size` expressions."""
         missing = [name for name in features.PARTS[kind] if name not in self.manifest["arrays"]]
         if missing:
-            flags = " ".join(ARRAY_FLAGS[name] for name in features.PARTS[kind])
+            flags = [ARRAY_FLAGS[name] for name in features.PARTS[kind]]
+            unusual = str(self.folder) != DATASET.folder
+            if unusual:
+                flags.append(f"--output={self.folder}")
             raise UserError(
-                f"{self.folder} has no {' and no '.join(missing)}, which features={kind} needs: '{CONVERT} {flags}'"
+                f"{self.folder} has no {' and no '.join(missing)}, which features={kind} needs: "
+                f"'{CONVERT} {shlex.join(flags)}'" + (" with its --input" if unusual else "")
             )
         if len(self.expressions) != output_size:
             raise UserError(
@@ -81,14 +97,18 @@ class Dataset:
         """The rows of `split` with features of `kind`. Raises UserError when a file is not as recorded."""
         if split not in self.counts:
             raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
-        count = self.counts[split]
+        count = self.manifest["splits"][split]["count"]
         images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
         labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
         parts = {name: self._array(split, name, (count, *features.SHAPES[name])) for name in features.PARTS[kind]}
         indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
         if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
             raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
-        return Split(images, features.join(parts, kind, count), indices)
+        vectors = features.join(parts, kind, count)
+        if split == "Training" and self.sample is not None:
+            rows = np.random.default_rng(self.sample[1]).permutation(count)[: self.sample[0]]
+            return Split(images[rows], vectors[rows], indices[rows])
+        return Split(images, vectors, indices)
 
     def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self.folder / split / f"{name}.npy"
@@ -124,7 +144,11 @@ def open_dataset(folder: str | Path) -> Dataset:
         if not isinstance(manifest["expressions"], list) or not all(manifest["recipes"][name] for name in names):
             raise ValueError("expressions or recipes are not what conversion writes")
     except FileNotFoundError as error:
-        raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or set DATASET.folder") from error
+        raise UserError(
+            f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): delete {folder} and convert again with '{CONVERT}'") from error
+        raise UserError(
+            f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"
+        ) from error
     return dataset

@@ -26,17 +26,18 @@ EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split tha
 def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> dict:
     """Metrics of `model` on each evaluation split that `dataset` has, with the model's facts.
 
-    augmented: with test-time augmentation.
+    augmented: with test-time augmentation. Where the dataset has but some of the model's expressions, the model is
+    asked which of those it is.
 
-    Raises UserError when the dataset lacks the model's features, or has others, or other expressions than the model's.
+    Raises UserError when the dataset lacks the model's features, or has others, or expressions that the model has not.
     """
     check_splits(dataset)
-    if dataset.expressions != model.expressions:
+    if not set(dataset.expressions) <= set(model.expressions):
         raise UserError(
             f"{dataset.folder} has the expressions {', '.join(dataset.expressions)} but the model was trained on "
             f"{', '.join(model.expressions)}: convert those, or train again"
         )
-    dataset.check(model.features, len(model.expressions))
+    dataset.check(model.features, len(dataset.expressions))
     if dataset.recipes(model.features) != model.recipes:
         raise UserError(
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
@@ -44,16 +45,28 @@ def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> di
         )
     learned = dataset.load("Training", "none").images if "Training" in dataset.counts else None
     splits = {
-        split: split_metrics(model, dataset.load(split, model.features), learned, augmented)
+        split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
         for split in EVALUATED
         if split in dataset.counts
     }
     return {
-        "expressions": list(model.expressions),
+        "expressions": list(dataset.expressions),
         "test_time_augmentation": augmented,
         "model": model.facts,
         "splits": splits,
     }
+
+
+def evaluate_and_write(model: SavedModel, dataset: Dataset, folder: Path, augmented: bool = False) -> dict:
+    """Evaluates `model` as `evaluate` does; prints the report, and writes it into `folder` as JSON and a picture."""
+    metrics = evaluate(model, dataset, augmented)
+    print(report(metrics))
+    suffix = "_augmented" if augmented else ""
+    numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
+    write_metrics(metrics, numbers)
+    draw_confusion_matrix(metrics, picture)
+    print(f"Metrics and confusion matrix: {numbers}, {picture}")
+    return metrics
 
 
 def check_splits(dataset: Dataset) -> None:
@@ -62,17 +75,27 @@ def check_splits(dataset: Dataset) -> None:
         raise UserError(f"{dataset.folder} has neither a {' nor a '.join(EVALUATED)} split: nothing to evaluate on")
 
 
-def split_metrics(model: SavedModel, faces: Split, learned: np.ndarray | None, augmented: bool) -> dict:
+def split_metrics(
+    model: SavedModel,
+    faces: Split,
+    learned: np.ndarray | None,
+    augmented: bool,
+    expressions: Sequence[str] | None = None,
+) -> dict:
     """Metrics of `model` on one split, with the confusion matrix and the seconds it took.
 
     learned: the images (N, 48, 48) that the model was trained on, or None where they are not known: some of FER2013's
-    faces occur in two splits, and accuracy is also given for those that do not.
+    faces occur in two splits, and accuracy is also given for those that do not. expressions: the names of the labels,
+    where they are not all of the model's.
     """
+    expressions = expressions or model.expressions
     started = time.perf_counter()
     probabilities = model.predict(faces.images, faces.features, augmented)
+    probabilities = probabilities[:, [model.expressions.index(name) for name in expressions]]
+    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-9)
     seconds = time.perf_counter() - started
     predictions = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(faces.labels, predictions, len(model.expressions))
+    matrix = confusion_matrix(faces.labels, predictions, len(expressions))
     metrics = {
         **scores(matrix),
         "calibration_error": calibration_error(probabilities, faces.labels),
@@ -162,7 +185,7 @@ def write_metrics(metrics: dict, path: Path) -> None:
 
 def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Accuracy over a training's epochs as a picture. history: a row an epoch, as train.State has it."""
-    plt = _plots()
+    plt = plots()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for key, name in (("accuracy", "Training, while it learns"), ("validation_accuracy", "PublicTest")):
@@ -179,9 +202,12 @@ def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> N
     plt.close(figure)
 
 
-def draw_confusion_matrix(metrics: dict, path: Path) -> None:
-    """The confusion matrix of the last evaluated split as a picture: each row's shares, with the counts."""
-    plt = _plots()
+def draw_confusion_matrix(metrics: dict, path: Path, name: str = "") -> None:
+    """The confusion matrix of the last evaluated split as a picture: each row's shares, with the counts.
+
+    name: of the model, for the title.
+    """
+    plt = plots()
     split, values = list(metrics["splits"].items())[-1]
     names, matrix = metrics["expressions"], np.array(values["confusion_matrix"])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -196,13 +222,14 @@ def draw_confusion_matrix(metrics: dict, path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("labelled")
-    axes.set_title(f"{split}: {values['accuracy']:.1%} of {values['count']} faces")
+    reached = f"{split}: {values['accuracy']:.1%} of {values['count']} faces"
+    axes.set_title(f"{name}\n{reached}" if name else reached, fontsize=10 if name else None)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
 
 
-def _plots() -> ModuleType:
+def plots() -> ModuleType:
     """matplotlib's plotting without a screen; here, because it is slow to import."""
     import matplotlib
 

@@ -45,7 +45,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = path.with_name(f".{path.name}.partial"), _aside(path)
-    with _locked(path) as locked:
+    with lock(path) as locked:
         if not locked:
             raise UserError(f"another process is writing {path}: wait for it, or end it")
         _recover(path)
@@ -65,7 +65,7 @@ def recover_folder(path: str | Path) -> None:
     """Puts back what a kill between `whole_folder`'s two renames left aside."""
     path = Path(path).resolve()
     if _aside(path).is_dir():
-        with _locked(path) as locked:
+        with lock(path) as locked:
             if locked:  # else it was no kill: the renames are under way
                 _recover(path)
 
@@ -79,10 +79,10 @@ def _recover(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether this process alone may replace the folder; True where the system or its disk has no locks.
+def lock(path: Path) -> Iterator[bool]:
+    """Whether this process alone may write the file or folder; True where the system or its disk has no locks.
 
-    The lock is the open file's and goes with the process, however that ends; the file beside the folder stays.
+    The lock is the open file's and goes with the process, however that ends; the file beside it stays.
     """
     with contextlib.ExitStack() as stack:
         locked = True

@@ -11,6 +11,8 @@ EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")  
 SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
 FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
 MODELS = ("A", "B", "C")
+PUBLISHED_MODELS = ("A", "B")  # the other has no settings but OWN_SETTINGS
+SETTINGS = ("published", "ours")
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
 DETECTORS = ("blazeface", "haar")
@@ -82,6 +84,7 @@ class Augmentation:
 class Training:
     """How long to train, and what is kept."""
 
+    settings: str = setting("published", "whose settings; ours: OWN_SETTINGS of the model", choices=SETTINGS)
     epochs: int = setting(13, "passes over the training set")
     seed: int = setting(0, "makes a run repeatable")
     bfloat16: str = setting("auto", "bf16 arithmetic; auto: where the CPU has it", choices=("auto", "yes", "no"))
@@ -90,6 +93,22 @@ class Training:
     quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
     checkpoint_folder: str = setting("checkpoints", "what --resume=yes goes on from")
     logs_folder: str = setting("logs", "TensorBoard logs")
+
+
+@dataclass(frozen=True)
+class Svm:
+    """The support vector machine that the networks are compared with. Of several values PublicTest chooses one."""
+
+    features: str = setting("landmarks_hog_windows", "what it is given, without the pixels", choices=FEATURES[1:])
+    components: int = setting(300, "principal components of the features that are kept, at most")
+    trial_faces: int = setting(12000, "training faces that scaling, kernel and parameters are chosen with")
+    seed: int = setting(0, "which training faces those are")
+    save_model_path: str = setting("best_svm/svm.npz", "the saved machine")
+    landmarks: tuple[str, ...] = ("crop", "face")  # as they are; or moved, turned and scaled to the face itself
+    hog_weights: tuple[float, ...] = (0.5, 1.0, 3.0)  # variance of all of the HOG, that of the landmarks being 1
+    kernels: tuple[str, ...] = ("linear", "rbf")
+    penalties: tuple[float, ...] = (1.0, 3.0, 10.0)  # the machine's C
+    gammas: tuple[float, ...] = (0.1, 0.3)  # of the rbf kernel
 
 
 @dataclass(frozen=True)
@@ -117,13 +136,21 @@ class VideoPredictor:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The hyperparameter search's space: (lowest, highest)."""
+    """The hyperparameter search: its space, from the lowest value to the highest, and how it goes."""
 
-    learning_rate: tuple[float, float] = (1e-5, 0.1)
+    learning_rate: tuple[float, float] = (1e-5, 0.1)  # on a logarithmic scale
     learning_rate_decay: tuple[float, float] = (0.5, 0.99)
     optimizer: tuple[str, ...] = ("momentum",)
     optimizer_param: tuple[float, float] = (0.5, 0.99)
     keep_prob: tuple[float, float] = (0.7, 0.99)
+    max_evals: int = setting(20, "trials in all, with those of earlier calls")
+    random_trials: int = setting(8, "trials with random parameters, before there is something to learn from")
+    samples: int = setting(0, "faces that a trial trains on, drawn from the training set; 0: all")
+    stop_early: bool = setting(False, "stop a trial that is worse than half of the others after as many epochs")
+    search_folder: str = setting("search", "where each search has its folder")
+    heartbeat: float = setting(
+        60.0, "seconds of silence after which a worker is taken for dead, and its trial redone; stays a search's first"
+    )
 
 
 DATASET = Dataset()
@@ -131,12 +158,32 @@ NETWORK = Network()
 HYPERPARAMS = Hyperparams()
 AUGMENTATION = Augmentation()
 TRAINING = Training()
+SVM = Svm()
 VIDEO_PREDICTOR = VideoPredictor()
 OPTIMIZER = Optimizer()
 
-# What a model takes in place of the settings above. Flags still win.
+A_AND_B = {  # one recipe for all inputs, so that these are compared and not the tuning
+    "standardize": True,
+    "optimizer": "adam",
+    "optimizer_param": 0.9,
+    "learning_rate": 0.001,
+    "schedule": "cosine",
+    "warmup_steps": 189,
+    "keep_prob": 0.5,
+    "label_smoothing": 0.1,
+    "flip": True,
+    "shift": 0.1,
+    "zoom": 0.12,
+    "rotation": 12.0,
+    "epochs": 30,
+}
+
+# What a model takes in place of the settings above: C always, A and B with settings="ours". Flags still win.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "A": A_AND_B,
+    "B": A_AND_B,
     "C": {
+        "settings": "ours",
         "features": "none",
         "standardize": True,
         "optimizer": "nesterov",

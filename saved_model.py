@@ -95,6 +95,15 @@ class SavedModel:
         return self._interpreter.get_tensor(self._output)
 
 
+def has_facts(path: Path) -> bool:
+    """Whether the file is a saved model, or a saved machine of train_svm.py, and may be replaced by another."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return FACTS in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
     """Of the labels themselves (N, K), where a network learned labels of which `share` was spread over all classes.
 
@@ -140,6 +149,8 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as appendix:
             facts = json.loads(appendix.read(FACTS))
+            if facts.get("model") == "SVM":
+                raise UserError(f"{path} is a support vector machine: only 'python train_svm.py --train=no' uses it")
             network = content[: appendix.getinfo(FACTS).header_offset]
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")

@@ -13,11 +13,11 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -31,7 +31,7 @@ from tqdm import tqdm
 import evaluation
 import saved_model
 from augmentation import augment
-from command_line import UserError, add_flags, add_yes_no, command, override
+from command_line import UserError, add_flags, add_yes_no, command, in_short, override, read_settings
 from data_loader import Dataset, Split, open_dataset
 from files import whole_file
 from parameters import (
@@ -40,6 +40,7 @@ from parameters import (
     HYPERPARAMS,
     NETWORK,
     OWN_SETTINGS,
+    PUBLISHED_MODELS,
     TRAINING,
     VIDEO_PREDICTOR,
     Augmentation,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch")
+    parser.add_argument("--hyperparams", metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them")
     for settings in (NETWORK, HYPERPARAMS, AUGMENTATION, TRAINING):
         group = parser.add_argument_group(type(settings).__name__.lower())
         add_flags(group, settings, *(field.name for field in dataclasses.fields(settings)))
@@ -94,12 +96,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Training, Augmentation]:
-    """The settings of parameters.py, replaced by the model's own where it has some, and by the flags that are given."""
-    own = OWN_SETTINGS.get(arguments.model or NETWORK.model, {})
+    """The settings of parameters.py, replaced by the model's own, the file's of --hyperparams, and the given flags.
+
+    Raises UserError when published settings are asked for of a model that has none.
+    """
+    file = getattr(arguments, "hyperparams", None)
+    model = arguments.model or NETWORK.model
+    wanted = getattr(arguments, "settings", None)
+    if wanted == "published" and model not in PUBLISHED_MODELS:
+        raise UserError(f"Model {model} has no published settings: leave out --settings=published")
+    ours = (wanted or TRAINING.settings) == "ours" or model not in PUBLISHED_MODELS
+    own = OWN_SETTINGS[model] if ours else {}
     replaced = []
     for settings in (NETWORK, HYPERPARAMS, TRAINING, AUGMENTATION):
         names = {field.name for field in dataclasses.fields(settings)}
         settings = dataclasses.replace(settings, **{name: value for name, value in own.items() if name in names})
+        if file is not None and isinstance(settings, Hyperparams):
+            settings = read_settings(settings, file)
         replaced.append(override(settings, arguments))
     return tuple(replaced)
 
@@ -138,12 +151,18 @@ def check_places(training: Training) -> None:
         raise UserError(
             f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
         )
-    if Path(training.save_model_path).exists() and not zipfile.is_zipfile(training.save_model_path):
-        raise UserError(f"{training.save_model_path} is no saved model and would be replaced: name another file")
-    for place in (Path(training.save_model_path).parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
-        existing = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise UserError(f"nothing can be written to {place}: name another place, see python train.py --help")
+    path = Path(training.save_model_path)
+    if path.exists() and not saved_model.has_facts(path):
+        raise UserError(f"{path} is no saved model and would be replaced: name another --save_model_path")
+    for place in (path.parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
+        check_writable(place)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError when nothing can be written to `folder`, which need not be there yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"nothing can be written to {folder}: name another place, as --help says")
 
 
 def evaluate(dataset: Dataset, model_path: Path, augmented: bool = False) -> dict:
@@ -151,15 +170,7 @@ def evaluate(dataset: Dataset, model_path: Path, augmented: bool = False) -> dic
 
     augmented: with test-time augmentation.
     """
-    metrics = evaluation.evaluate(saved_model.load(model_path), dataset, augmented)
-    print(evaluation.report(metrics))
-    suffix = "_augmented" if augmented else ""
-    numbers = model_path.with_name(f"metrics{suffix}.json")
-    picture = model_path.with_name(f"confusion_matrix{suffix}.png")
-    evaluation.write_metrics(metrics, numbers)
-    evaluation.draw_confusion_matrix(metrics, picture)
-    print(f"Metrics and confusion matrix: {numbers}, {picture}")
-    return metrics
+    return evaluation.evaluate_and_write(saved_model.load(model_path), dataset, model_path.parent, augmented)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -178,6 +189,10 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         return max(1, self.dataset.counts["Training"] // self.hyperparams.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.training.epochs * self.steps_per_epoch
 
     def resumable(self) -> dict[str, Any]:
         """What must not change between a training and its resumption; epochs only in a cosine."""
@@ -212,10 +227,28 @@ class State:
 class Diverged(UserError):
     """The loss is no number any more."""
 
+    status = 3  # an outcome to report, unlike a mistake to mend
 
-def train(run: Run, resume: bool = False) -> State:
+
+class CannotResume(UserError):
+    """There is nothing to go on from: nothing at all, of another training, or damaged."""
+
+    status = 4  # for those who start anew then
+
+
+def check_steps(run: Run) -> None:
+    """Raises UserError when the warm-up would not end within the training."""
+    if run.hyperparams.warmup_steps > run.steps:
+        raise UserError(
+            f"warmup_steps is {run.hyperparams.warmup_steps}, but the training has only {run.steps} steps: "
+            "use fewer --warmup_steps, or more --epochs"
+        )
+
+
+def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] | None = None) -> State:
     """Trains a network and saves the best epoch's; on Ctrl-C or divergence, the best of the finished epochs'.
 
+    after_epoch: told of each finished epoch.
     Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
     training, and when the loss is no number any more.
     """
@@ -226,16 +259,12 @@ def train(run: Run, resume: bool = False) -> State:
     checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
     state = checkpoints.read(run.resumable()) if resume else State(run.resumable(), log_name(run.network))
 
+    check_steps(run)
+
     from model import Scaling, TrainingGraph
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
-    steps = run.training.epochs * run.steps_per_epoch
-    if run.hyperparams.warmup_steps > steps:
-        raise UserError(
-            f"warmup_steps is {run.hyperparams.warmup_steps}, but the training has only {steps} steps: "
-            "use fewer --warmup_steps, or more --epochs"
-        )
-    graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, steps)
+    graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, run.steps)
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
@@ -255,6 +284,8 @@ def train(run: Run, resume: bool = False) -> State:
                 state = longer  # only now: an epoch counts once its weights are on disk
                 checkpoints.tidy(state)
                 write_logs(Path(run.training.logs_folder) / state.log, state)
+                if after_epoch is not None:
+                    after_epoch(state)
         except (KeyboardInterrupt, Diverged):
             if state.history and run.training.save_model:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
@@ -379,33 +410,39 @@ class Checkpoints:
                 file.unlink()
 
     def read(self, settings: dict[str, Any]) -> State:
-        """The state to resume from. Raises UserError when there is none or it is another training's."""
+        """The state to resume from. Raises CannotResume when there is none or it is another training's."""
         try:
             state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
             epochs = [row["epoch"] for row in (state.best, state.history[-1])]
             whole = isinstance(state.settings, dict) and isinstance(state.log, str)
         except FileNotFoundError as error:
-            raise UserError(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
+            raise CannotResume(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
+        except (OSError, MemoryError):  # which tell nothing of the training
+            raise
         except Exception as error:  # whatever somebody wrote into it
-            raise UserError(f"{self.state_path} is damaged ({error!r}): leave out --resume=yes") from error
+            raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
-            raise UserError(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
+            raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         for name in {**settings, **state.settings}:
             was, now = state.settings.get(name), settings.get(name)
             if was != now and name in ("dataset", "recipes"):
-                raise UserError(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
+                raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
             if was != now:
-                raise UserError(
+                raise CannotResume(
                     f"the training in {self.folder} has {name}={was}, not {now}: use that, or leave out --resume=yes"
                 )
         return state
 
     def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:
+        from tflearn_compat import tf
+
         path = self.weights(state, state.history[-1]["epoch"])
         try:
             graph.saver.restore(session, str(path))
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            raise UserError(f"no memory for {path}: end other programs, and resume again") from error
         except Exception as error:  # TensorFlow's errors share no narrower class
-            raise UserError(f"{path} is missing or damaged: leave out --resume=yes") from error
+            raise CannotResume(f"{path} is missing or damaged: leave out --resume=yes") from error
 
 
 def log_name(network: Network) -> str:
@@ -458,15 +495,23 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "hyperparams": dataclasses.asdict(run.hyperparams),
         "augmentation": dataclasses.asdict(run.augmentation),
         "training": dataclasses.asdict(run.training),
+        "bfloat16": uses_bfloat16(run.training),
         "epochs_finished": len(state.history),
         "best_epoch": int(state.best["epoch"]),
         "seconds": sum(row["seconds"] for row in state.history),
+        **provenance(run.dataset, "tensorflow", "tflearn", "ai-edge-litert"),
+    }
+
+
+def provenance(dataset: Dataset, *packages: str) -> dict[str, Any]:
+    """Facts of any saved model: what it was made of, by what, when."""
+    return {
         "dataset": {
-            "source": run.dataset.manifest["source"],
-            "fingerprint": run.dataset.fingerprint,
-            "counts": run.dataset.counts,
+            "source": dataset.manifest["source"],
+            "fingerprint": dataset.fingerprint,
+            "counts": dataset.counts,
         },
-        "versions": {name: version(name) for name in ("tensorflow", "tflearn", "ai-edge-litert")},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "commit": commit(),
         "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -494,13 +539,18 @@ def calibration_of(flatbuffer: bytes, facts: dict, split: Split | None, smoothin
 
 
 def commit() -> str | None:
-    """The commit that the code is at, or None outside git."""
+    """The commit that the code is at, with "-dirty" when a module was changed since; None outside git."""
     here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True).stdout.strip()
+
     try:
-        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+        name = git("describe", "--always")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(glob)*.py")  # results grow meanwhile
     except OSError:
         return None
-    return run.stdout.strip() or None
+    return f"{name}-dirty" if changed else name or None
 
 
 if __name__ == "__main__":

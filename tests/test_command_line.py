@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 
-from command_line import UserError, add_flags, add_yes_no, command, override, quiet
+from command_line import UserError, add_flags, add_yes_no, command, in_short, override, quiet
 from parameters import setting
 
 
@@ -110,6 +110,14 @@ def test_command_ends_with_a_status_and_at_most_a_line(capsys, ending, status, s
 
     assert main([]) == status
     assert capsys.readouterr() == ("", stderr)
+
+
+def test_error_in_short_is_one_short_line():
+    assert in_short(ValueError("format 2, not 1")) == "ValueError('format 2, not 1')"
+    assert in_short(ValueError("a\nb" * 999)) == "ValueError('" + r"a\nb" * 33 + "…')"
+    with pytest.raises(UnicodeDecodeError) as error:
+        (b"\xff" * 999).decode()
+    assert "invalid start byte" in in_short(error.value) and len(in_short(error.value)) < 130
 
 
 def test_defects_of_ours_are_not_hidden():

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import convert_fer2013_to_images_and_landmarks as conversion
 from command_line import UserError
 from data_loader import open_dataset
-from parameters import EMOTIONS, FEATURES, SPLITS
+from parameters import DATASET, EMOTIONS, FEATURES, SPLITS
 
 NO_FEATURES = ("--landmarks=no", "--hog=no", "--hog_windows=no", "--processes=1")
 
@@ -55,6 +56,21 @@ def test_what_conversion_wrote_is_loaded(drawn_dataset, split, kind):
     assert dataset.expressions == EMOTIONS
 
 
+def test_sample_is_of_the_training_set_alone_and_the_same_each_time(drawn_dataset):
+    whole = open_dataset(drawn_dataset)
+    sample, again, other, all_rows = (replace(whole, sample=rows) for rows in ((50, 0), (50, 0), (50, 1), (9999, 0)))
+    loaded = sample.load("Training", "landmarks")
+    assert len(loaded) == sample.counts["Training"] == 50 and len(sample.load("PublicTest", "none")) == 140
+    training = whole.load("Training", "landmarks")
+    rows = [int(np.flatnonzero((training.images == image).all(axis=(1, 2)))[0]) for image in loaded.images]
+    assert len(set(rows)) == 50
+    np.testing.assert_array_equal(training.features[rows], loaded.features)
+    np.testing.assert_array_equal(training.labels[rows], loaded.labels)
+    np.testing.assert_array_equal(again.load("Training", "none").images, loaded.images)
+    assert not np.array_equal(other.load("Training", "none").images, loaded.images)
+    assert all_rows.counts == whole.counts and len(all_rows.load("Training", "none")) == 700
+
+
 def test_one_hot_and_index_labels_load_equal(convert):
     one_hot, indices = (open_dataset(convert(name, *NO_FEATURES, f"--onehot={name}")) for name in ("yes", "no"))
     assert one_hot.fingerprint == indices.fingerprint
@@ -83,7 +99,15 @@ def test_missing_features_are_named_with_the_command_that_makes_them(folder, con
         assert f"no {name}" in message and f"--{name}=yes" in message
     program, script, *flags = shlex.split(message.split("'")[1])
     assert (program, script) == ("python", "convert_fer2013_to_images_and_landmarks.py")
+    assert flags.pop() == f"--output={folder}" and message.endswith("' with its --input")
     open_dataset(convert("data", *NO_FEATURES, *flags)).check(kind, output_size=7)
+
+
+def test_command_for_missing_features_leaves_out_the_usual_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    folder.rename(DATASET.folder)
+    with pytest.raises(UserError, match="--landmarks=yes --hog=yes'$"):
+        open_dataset(DATASET.folder).check("landmarks_hog", output_size=7)
 
 
 def test_other_number_of_expressions_is_refused(convert):
@@ -94,8 +118,11 @@ def test_other_number_of_expressions_is_refused(convert):
 
 
 def test_missing_dataset_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="no converted dataset in .*nowhere.*convert_fer2013_to_images_and_landmarks"):
+    with pytest.raises(
+        UserError, match="no converted dataset in .*nowhere.*convert_fer2013_to_images_and_landma"
+    ) as error:
         open_dataset(tmp_path / "nowhere")
+    assert "or say --folder=, or set DATASET.folder" in str(error.value)
     assert os.listdir(tmp_path) == []
 
 
@@ -109,11 +136,12 @@ def test_missing_split_is_named(tmp_path, drawn_csv):
         open_dataset(data).load("PublicTest", "none")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe\x00", b'{"format": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe\x00" * 999, b'{"format": 1}'])
 def test_damaged_manifest_is_refused_by_name(folder, content):
     (folder / "manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+    with pytest.raises(UserError, match=r"manifest\.json is damaged") as error:
         open_dataset(folder)
+    assert len(str(error.value).replace(str(folder), "")) < 300, "the file is not shown"
 
 
 @pytest.mark.parametrize("key", ["format", "source", "expressions", "one_hot", "arrays", "splits"])

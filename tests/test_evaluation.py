@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+import convert_fer2013_to_images_and_landmarks as conversion
 import evaluation
 import saved_model
 from augmentation import average_over_views
@@ -147,6 +148,27 @@ def test_pictures_and_json_are_whole(tmp_path):
     evaluation.draw_confusion_matrix(metrics, tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_model_is_asked_for_those_of_its_expressions_that_the_dataset_has():
+    rows = np.float32([[0.1, 0.7, 0.2], [0.3, 0.6, 0.1], [0, 1, 0]])
+    model = SimpleNamespace(
+        expressions=("Sad", "Fear", "Happy"), predict=lambda faces, vectors, augmented: rows[faces[:, 0, 0]]
+    )
+    metrics = evaluation.split_metrics(model, split_of([0, 1, 1]), None, False, ("Happy", "Sad"))
+    assert metrics["confusion_matrix"] == [[1, 0], [1, 1]], "the last is a tie"
+    assert np.isfinite(metrics["calibration_error"])
+
+
+def test_dataset_with_some_of_the_models_expressions_is_evaluated(small_model, drawn_csv, tmp_path):
+    model = saved_model.load(small_model)
+    conversion.convert(str(drawn_csv), str(tmp_path / "few"), (3, 4, 5), ["landmarks"], processes=1)
+    few = open_dataset(tmp_path / "few")
+    metrics = evaluation.evaluate(model, few)
+    assert metrics["expressions"] == ["Happy", "Sad", "Surprise"]
+    faces = few.load("PrivateTest", "landmarks")
+    best = model.predict(faces.images, faces.features)[:, 3:6].argmax(axis=1)
+    assert metrics["splits"]["PrivateTest"]["accuracy"] == accuracy_score(faces.labels, best)
 
 
 def test_dataset_of_other_expressions_is_refused(small_model, drawn_dataset):

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 MODULES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem.isidentifier())
-TENSORFLOW, VISION = {"tensorflow", "tflearn"}, {"dlib", "cv2"}
+TENSORFLOW, VISION, ENGINE = {"tensorflow", "tflearn"}, {"dlib", "cv2"}, {"hyperopt", "pymongo", "matplotlib"}
 SPARED = {
     "command_line": {"numpy"},
     "data_loader": TENSORFLOW | VISION,
@@ -16,10 +16,16 @@ SPARED = {
     "faces": TENSORFLOW,
     "features": TENSORFLOW | VISION,
     "files": {"numpy"},
+    "optimize_hyperparams": TENSORFLOW | VISION | ENGINE,
     "parameters": {"numpy"},
     "predict": TENSORFLOW,
+    "reproduce_results": TENSORFLOW,
+    "results_report": TENSORFLOW | VISION,
     "saved_model": TENSORFLOW | VISION,
+    "search_mongo": TENSORFLOW | VISION | {"hyperopt"},
     "train": TENSORFLOW | VISION,
+    "trial": TENSORFLOW | VISION | ENGINE,
+    "train_svm": TENSORFLOW | VISION | {"sklearn"},
 }
 
 

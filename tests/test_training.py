@@ -27,6 +27,7 @@ from parameters import (
     HYPERPARAMS,
     MODELS,
     OWN_SETTINGS,
+    PUBLISHED_MODELS,
     TRAINING,
     Augmentation,
     Hyperparams,
@@ -349,7 +350,23 @@ def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):
     assert chosen("--model=B")[1] == HYPERPARAMS
 
 
-@pytest.mark.parametrize("model", ["A", "B"])
+def test_settings_of_our_own_are_asked_for_by_name(monkeypatch):
+    for model in PUBLISHED_MODELS:
+        found = {
+            name: value for part in chosen(f"--model={model}", "--settings=ours") for name, value in vars(part).items()
+        }
+        own = OWN_SETTINGS[model]
+        assert {name: found[name] for name in own} == own and found["settings"] == "ours"
+        assert found["features"] == training_script.NETWORK.features, "one recipe for all inputs"
+    assert chosen("--model=A", "--settings=ours", "--epochs=2")[2].epochs == 2
+    monkeypatch.setattr(training_script, "TRAINING", replace(TRAINING, settings="ours"))
+    assert chosen("--model=A")[1].schedule == "cosine"
+    assert chosen("--model=A", "--settings=published")[1] == HYPERPARAMS
+    with pytest.raises(UserError, match="Model C has no published settings"):
+        chosen("--model=C", "--settings=published")
+
+
+@pytest.mark.parametrize("model", PUBLISHED_MODELS)
 def test_published_models_stay_as_published(model):
     assert chosen(f"--model={model}") == (
         replace(training_script.NETWORK, model=model),
@@ -362,7 +379,7 @@ def test_published_models_stay_as_published(model):
 def test_every_own_setting_is_a_setting_of_a_model():
     assert OWN_SETTINGS.keys() <= set(MODELS)
     for model, own in OWN_SETTINGS.items():
-        parts = chosen(f"--model={model}")
+        parts = chosen(f"--model={model}", "--settings=ours")
         metadata = {field.name: (field.metadata, field.default) for part in parts for field in fields(part)}
         for name, value in own.items():
             explained, default = metadata[name]
@@ -400,6 +417,33 @@ def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
     with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1: try a lower --learning_rate"):
         train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
     assert not (tmp_path / "best_model").exists()
+
+
+def test_divergence_has_an_exit_status_of_its_own(drawn_dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wild = ["--learning_rate=1e18", "--optimizer_param=0.9", "--batch_size=64", "--keep_prob=0.8", "--epochs=1"]
+    flags = ["--train=yes", "--model=A", "--features=landmarks", f"--folder={drawn_dataset}", *wild]
+    assert main(flags) == training_script.Diverged.status == 3
+    assert "the loss became" in capsys.readouterr().err
+
+
+def test_commit_is_dirty_when_code_changed_and_not_when_results_grew(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(training_script, "__file__", str(tmp_path / "train.py"))
+    assert training_script.commit() is None, "no repository"
+    for name in ("train.py", "results.csv"):
+        (tmp_path / name).write_text("1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "results.csv").write_text("2\n")
+    clean = training_script.commit()
+    assert clean and not clean.endswith("-dirty")
+    (tmp_path / "train.py").write_text("2\n")
+    assert training_script.commit() == f"{clean}-dirty"
 
 
 def test_diverging_training_keeps_the_best_finished_epoch(drawn_dataset, tmp_path, monkeypatch):

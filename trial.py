@@ -1,0 +1,153 @@
+"""One trial of a hyperparameter search: a training in a process of its own, whatever becomes of it.
+
+outcome = run_trial({"settings": settings, "parameters": {"learning_rate": 0.01}, "folder": "fer2013_features"}, watch)
+
+The process gets its job as a line of JSON on stdin and answers with one for each epoch. That it is another process
+gives TensorFlow's memory back after each trial, and lets the search outlive one that the system kills for its memory.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from command_line import UserError
+from data_loader import open_dataset
+from parameters import Augmentation, Hyperparams, Network, Training
+from train import Diverged, Run, train
+
+DIVERGED = "diverged: "  # begins the reason of a trial that failed by its hyperparameters
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial; see search.Trial."""
+
+    status: str
+    accuracies: list[float]
+    seconds: float
+    reason: str = ""
+
+
+def run_trial(job: dict[str, Any], hopeless: Callable[[list[float]], bool]) -> Outcome:
+    """Trains in a process of its own, with its progress on stderr; never raises for what goes wrong in there.
+
+    job: `settings` of the search, searched `parameters`, `folder` of the dataset. hopeless: told the accuracies after
+    each epoch but the last; if it answers yes, the trial is stopped.
+    """
+    started, accuracies, reason, stopped = time.monotonic(), [], "", False
+    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as place:
+        process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **_progress()},
+            start_new_session=True,  # Ctrl-C is the search's business
+        )
+        try:
+            _tell(process, {**job, "place": place})
+            for line in process.stdout:
+                message = json.loads(line)
+                reason = message.get("failed", reason)
+                if "accuracy" in message:
+                    accuracies.append(message["accuracy"])
+                    last = len(accuracies) == job["settings"]["training"]["epochs"]
+                    if not last and hopeless(accuracies):
+                        stopped = True
+                        process.kill()
+                        break
+        except BaseException:  # Ctrl-C above all
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+            process.stdin.close()
+            process.stdout.close()
+    seconds = time.monotonic() - started
+    if stopped:
+        return Outcome("stopped", accuracies, seconds)
+    if reason or status != 0 or not accuracies:
+        return Outcome("failed", accuracies, seconds, reason or _ending(status))
+    return Outcome("ok", accuracies, seconds)
+
+
+def _progress() -> dict[str, str]:
+    """tqdm's settings for the trial: an epoch's bar goes when it is full, and none is drawn into a file."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return {"TQDM_LEAVE": ""}
+    return {"TQDM_DISABLE": "1"}
+
+
+def _tell(process: subprocess.Popen, job: dict[str, Any]) -> None:
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()  # and left open: its end tells the trial that the search is gone
+    except BrokenPipeError:  # it has died already, which its status will say
+        pass
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        return f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"the process ended with exit status {status}"
+
+
+# --- in the process of the trial -------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a training prints would mix with the search's lines
+
+    def answer(**message: Any) -> None:
+        print(json.dumps(message, allow_nan=False), file=messages, flush=True)
+
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
+    try:
+        train(run_of(job), after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
+    except Diverged as error:
+        answer(failed=f"{DIVERGED}{error}")
+    except UserError as error:
+        answer(failed=str(error))
+    except Exception as error:  # a trial may fail of anything
+        lines = str(error).strip().splitlines()
+        answer(failed=f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    return 0
+
+
+def run_of(job: dict[str, Any]) -> Run:
+    """The training of a job, which leaves nothing outside its `place`."""
+    settings, place = job["settings"], Path(job["place"])
+    dataset = open_dataset(job["folder"]).sampled(settings["samples"], settings["training"]["seed"])
+    training = Training(
+        **settings["training"],
+        save_model=False,
+        checkpoint_folder=str(place / "checkpoints"),
+        logs_folder=str(place / "logs"),
+    )
+    hyperparams = Hyperparams(**settings["hyperparams"], **job["parameters"])
+    return Run(dataset, Network(**settings["network"]), hyperparams, training, Augmentation(**settings["augmentation"]))
+
+
+def _end_with_search(place: str) -> None:
+    while os.read(0, 1):  # until the search closes its end, however it goes
+        pass
+    shutil.rmtree(place, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
