@@ -7,8 +7,11 @@ import pytest
 from conftest import ROOT, load_script
 
 import convert_fer2013_to_images_and_landmarks as conversion
+import optimize_hyperparams
 import predict
+import reproduce_results
 import train
+import train_svm
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,7 +26,28 @@ def test_accuracies_are_those_of_the_results_files():
         assert re.findall(r"\d+\.\d%", row) == accuracies
 
 
-@pytest.mark.parametrize("script", [conversion, train, predict, load_script("predict-from-video.py")])
+@pytest.mark.parametrize("text", [README, optimize_hyperparams.__doc__], ids=["README", "docstring"])
+def test_searches_shown_work_one_after_another(text):
+    """Those across machines have one name, which is not that of the one before them."""
+    commands = re.findall(r"^ *python optimize_hyperparams\.py .*", text, flags=re.MULTILINE)
+    names = [(re.search(r"--name=\S+", command) or ["--name=default"])[0] for command in commands]
+    across = {name for name, command in zip(names, commands, strict=True) if "--mongo=" in command}
+    here = {name for name, command in zip(names, commands, strict=True) if "--mongo=" not in command}
+    assert len(commands) == 3 and len(across) == len(here) == 1 and across != here
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        conversion,
+        train,
+        train_svm,
+        reproduce_results,
+        optimize_hyperparams,
+        predict,
+        load_script("predict-from-video.py"),
+    ],
+)
 def test_every_flag_is_in_the_readme(script):
     for action in script._parser()._actions:
         assert any(f"{option}" in README for option in action.option_strings), action.option_strings

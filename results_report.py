@@ -1,0 +1,507 @@
+"""The results file, and what is made of it: the README's tables, learning curves, confusion matrices, the bar chart.
+
+    records = read(Path("results/results.csv"))
+    print(tables(records))
+
+`python reproduce_results.py` fills the file; `python reproduce_results.py --report` makes the rest. Figures are never
+typed: only the published ones stand here.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import evaluation
+from command_line import UserError
+from files import whole_file
+from parameters import EMOTIONS, FEATURES, MODELS, PUBLISHED_MODELS, SETTINGS
+
+FIVE = (0, 3, 4, 5, 6)  # the expressions of most published figures: without Disgust and Fear
+SEVEN = tuple(range(len(EMOTIONS)))
+FINISHED, DIVERGED = "finished", "diverged in epoch"  # outcomes; the epoch's number follows
+COUNTS = ("training", "public_test", "private_test")  # faces of each split
+ACCURACIES = (
+    "validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1",
+    "validation_accuracy_augmented", "test_accuracy_augmented",  # with test-time augmentation
+)  # fmt: skip
+COLUMNS = (
+    "model", "features", "expressions", "batch_norm", "settings", "seed",
+    *ACCURACIES,
+    "epochs", "best_epoch", "seconds", *COUNTS,
+    "outcome", "dataset", "versions", "commit", "finished",
+)  # fmt: skip
+RESULTS, ANSWER, CURVES = "results", "answer.png", "learning_curves.png"  # as the README names them
+CONFUSION = "confusion matrix of the network that PublicTest likes best"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+INPUTS = dict(
+    zip(FEATURES, ("raw pixels", "+ landmarks", "+ landmarks + HOG", "+ landmarks + HOG windows"), strict=True)
+)
+# Accuracies on five expressions; it is not said on which split.
+PUBLISHED = {
+    ("SVM", "landmarks"): 0.469,
+    ("SVM", "landmarks_hog"): 0.550,
+    ("SVM", "landmarks_hog_windows"): 0.594,
+    ("A", "none"): 0.724,
+    ("A", "landmarks"): 0.735,
+    ("A", "landmarks_hog"): 0.687,
+    ("A", "landmarks_hog_windows"): 0.714,
+    ("B", "none"): 0.735,
+    ("B", "landmarks"): 0.744,
+    ("B", "landmarks_hog"): 0.732,
+    ("B", "landmarks_hog_windows"): 0.751,
+}
+PUBLISHED_BATCH_NORM = {  # what batch normalization adds to the accuracies above
+    ("A", "none"): 0.074,
+    ("A", "landmarks"): 0.262,
+    ("A", "landmarks_hog"): 0.019,
+    ("A", "landmarks_hog_windows"): 0.167,
+    ("B", "none"): 0.393,
+    ("B", "landmarks"): 0.500,
+    ("B", "landmarks_hog"): 0.501,
+    ("B", "landmarks_hog_windows"): 0.169,
+}
+BARS = {  # whose settings, and colour
+    "published figure": ("", "#b9c4d0"),
+    "measured on PrivateTest, published settings": ("published", "#4a7fb5"),
+    "measured on PrivateTest, our settings": ("ours", "#c8553d"),
+}
+PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
+
+Record = dict[str, str]  # a line of the file
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment, as the results file tells it from the others."""
+
+    model: str
+    features: str
+    expressions: tuple[int, ...] = FIVE
+    batch_norm: bool = True
+    settings: str = "published"
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """`B_landmarks_03456_published_seed0`: what files are called."""
+        labels = "".join(map(str, self.expressions))
+        without = () if self.batch_norm or self.model == "SVM" else ("no_batch_norm",)
+        return "_".join((self.model, self.features, labels, self.settings, *without, f"seed{self.seed}"))
+
+    @property
+    def columns(self) -> Record:
+        """The first columns of its line."""
+        return {
+            "model": self.model,
+            "features": self.features,
+            "expressions": " ".join(map(str, self.expressions)),
+            "batch_norm": "yes" if self.batch_norm else "no",
+            "settings": self.settings,
+            "seed": str(self.seed),
+        }
+
+    @staticmethod
+    def of(record: Record) -> "Row":
+        return Row(
+            record["model"],
+            record["features"],
+            tuple(map(int, record["expressions"].split())),
+            record["batch_norm"] == "yes",
+            record["settings"],
+            int(record["seed"]),
+        )
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> list[Record]:
+    """The lines of the results file; none while there is no file. Raises UserError when it is another file."""
+    if not path.exists():
+        return []
+    records, names = [], []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                raise UserError(f"{path} has other columns than results have: move it away, or name another --results")
+            for record in lines:
+                check(record)
+                records.append(record)
+                names.append(Row.of(record).name)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"line {len(records) + 2} of {path} is damaged ({error}): mend or delete it") from error
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path} has {' and '.join(sorted(twice))} twice: delete one of the lines")
+    for expressions in {record["expressions"] for record in records}:
+        if len({record["dataset"] for record in records if record["expressions"] == expressions}) > 1:
+            raise UserError(f"{path} has rows of different datasets, of expressions {expressions}: delete some lines")
+    return records
+
+
+def check(record: Record) -> None:
+    """Raises ValueError when a line is not one that `append` was given."""
+    if None in record or None in record.values():
+        raise ValueError("it has more or fewer columns than the first line")
+    row = Row.of(record)
+    for value, choices in (
+        (row.model, (*MODELS, "SVM")),
+        (row.features, FEATURES),
+        (row.settings, SETTINGS),
+        (record["batch_norm"], ("yes", "no")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    if not set(row.expressions) <= set(SEVEN):
+        raise ValueError(f"there are no expressions {record['expressions']}")
+    for column in ACCURACIES:
+        if record[column] and not 0 <= float(record[column]) <= 1:
+            raise ValueError(f"{column} is {record[column]}, which is no fraction of one")
+    for column in (*COUNTS, *(name for name in ("epochs", "best_epoch", "seconds") if record[name])):
+        if int(record[column]) < 0:
+            raise ValueError(f"{column} is {record[column]}")
+    if record["outcome"] != FINISHED and not record["outcome"].startswith(DIVERGED):
+        raise ValueError(f"{record['outcome']!r} is no outcome")
+    has = {bool(record[column]) for column in ACCURACIES[:4]}
+    if len(has) > 1 or (record["outcome"] == FINISHED and False in has):
+        raise ValueError("it lacks an accuracy")
+
+
+def append(path: Path, record: Record) -> None:
+    """Adds a line to the results file, which is never seen with half a line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if not path.exists():
+        writer.writeheader()
+    writer.writerow(record)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before += "\n" * (before != "" and not before.endswith("\n"))  # as an editor may have left it
+    with whole_file(path) as temporary:
+        temporary.write_text(before + text.getvalue(), encoding="utf-8")
+
+
+def number(record: Record, column: str = "test_accuracy") -> float:
+    """A column's number; not a number for a row that diverged before its first epoch was done."""
+    return float(record[column]) if record[column] else math.nan
+
+
+# --- the README's tables ---------------------------------------------------------------------------------------------
+
+
+def filled(page: str, text: str, name: str | Path = "README.md") -> str:
+    """`page` with `text` between its markers."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise UserError(f"{name} needs the lines {BEGIN} and {END}, once each, for the tables to stand between")
+    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    return f"{before}\n{text}\n{after}"
+
+
+def tables(records: Sequence[Record]) -> str:
+    """All that the README says of the results, in Markdown."""
+    if not records:
+        return "No row has been run yet."
+    parts = [answer_table(records), picture_links(records), batch_norm_table(records), seven_table(records)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def answer_table(records: Sequence[Record]) -> str:
+    """The question's table: a model and input a row; as published, with the published settings, and with ours."""
+    heads = ["five expressions", "published", "adds", "published settings", "adds", "our settings", "adds"]
+    heads.append("our settings, test-time augmentation")
+    lines = []
+    for model, kind in PUBLISHED:
+        name = f"Model {model}, {INPUTS[kind]}" if model != "SVM" else f"SVM, {INPUTS[kind].removeprefix('+ ')}"
+        line = [name, _percent(PUBLISHED[model, kind]), _points(_gain(PUBLISHED, model, kind))]
+        for settings in SETTINGS:
+            means = {key: mean(cell_rows(records, *key, settings)) for key in PUBLISHED}
+            line += [cell(cell_rows(records, model, kind, settings)), _points(_gain(means, model, kind))]
+        lines.append([*line, cell(cell_rows(records, model, kind, "ours"), "_augmented")])
+    note = (
+        "**PrivateTest** accuracy, in brackets that on PublicTest, which chose the epoch and our settings; beside it "
+        "what the input adds to the raw pixels, in points of PrivateTest accuracy. Test-time augmentation averages "
+        "what the same network says of six views of a face."
+    )
+    faces = [int(record["private_test"]) for record in select(records, expressions=FIVE)]
+    if faces:
+        error = math.sqrt(0.7 * 0.3 / max(faces))
+        note += (
+            f" The standard error of 70% of {max(faces):,} faces is {100 * error:.1f} points, the whiskers in the "
+            f"picture; that of the difference of two single rows is up to {100 * math.sqrt(2) * error:.1f} points. ± "
+            "is the deviation of single rows that differ in their seed."
+        )
+    return f"{markdown(heads, lines)}\n\n{note}"
+
+
+def picture_links(records: Sequence[Record]) -> str:
+    """What the README shows and names of the pictures that draw_pictures makes."""
+    links = [
+        f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({RESULTS}/{confusion_name(record)})"
+        for record in headline(records)
+    ]
+    if any(record["model"] != "SVM" for record in records):
+        links.insert(0, f"[learning curves]({RESULTS}/{CURVES})")
+    return f"![The accuracies of the table as bars]({RESULTS}/{ANSWER})\n\nMore pictures: {', '.join(links) or 'none'}."
+
+
+def cell_rows(records: Sequence[Record], model: str, kind: str, settings: str) -> list[Record]:
+    """The lines of one cell of the question's table, which differ in their seed alone."""
+    answer = "no" if model == "SVM" else "yes"
+    return select(records, model=model, features=kind, expressions=FIVE, batch_norm=answer, settings=settings)
+
+
+def mean(records: Sequence[Record], column: str = "test_accuracy") -> float:
+    """Of those that have it, as what diverged in its first epoch has not; not a number where none has."""
+    numbers = [number(record, column) for record in records if record[column]]
+    return float(np.mean(numbers)) if numbers else math.nan
+
+
+def cell(records: Sequence[Record], how: str = "") -> str:
+    """Mean accuracies of rows that differ in their seed alone, with the deviation where there are several.
+
+    how: "_augmented" for those with test-time augmentation.
+    """
+    test, validation = f"test_accuracy{how}", f"validation_accuracy{how}"
+    if math.isnan(mean(records, test)):
+        return "diverged" if records and not how else "–"
+    text = f"**{mean(records, test):.1%}** ({mean(records, validation):.1%})"
+    numbers = [number(record, test) for record in records if record[test]]
+    if len(numbers) > 1:
+        text += f" ± {100 * np.std(numbers, ddof=1):.1f} over {len(numbers)} seeds"
+    return text + diverged(records)
+
+
+def diverged(records: Sequence[Record]) -> str:
+    """What is to be said beside the accuracy of rows some of which diverged."""
+    count = sum(record["outcome"] != FINISHED for record in records)
+    if len(records) > 1:
+        return f", {count} of {len(records)} diverged" if count else ""
+    return ", then diverged" if count else ""
+
+
+def batch_norm_table(records: Sequence[Record]) -> str:
+    """What batch normalization adds, published and measured; nothing until a row without it is finished."""
+    if not select(records, model=PUBLISHED_MODELS, batch_norm="no"):
+        return ""
+    heads = ["batch normalization adds", "to A, published", "measured", "to B, published", "measured"]
+    lines = []
+    for kind, name in INPUTS.items():
+        line = [name]
+        for model in PUBLISHED_MODELS:
+            line += [_points(PUBLISHED_BATCH_NORM[model, kind]), batch_norm_gain(records, model, kind)]
+        lines.append(line)
+    note = "Points of PrivateTest accuracy on five expressions, published settings, seed 0; in brackets that without."
+    return f"{markdown(heads, lines)}\n\n{note}"
+
+
+def batch_norm_gain(records: Sequence[Record], model: str, kind: str) -> str:
+    wanted = {"model": model, "features": kind, "expressions": FIVE, "settings": "published", "seed": 0}
+    without, with_it = (select(records, **wanted, batch_norm=answer) for answer in ("no", "yes"))
+    if not without:
+        return "–"
+    if math.isnan(mean(without)):
+        return "diverges without"
+    return f"{_points(mean(with_it) - mean(without))} ({mean(without):.1%}{diverged(without)})"
+
+
+def seven_table(records: Sequence[Record]) -> str:
+    """The rows of seven expressions, one by one; nothing until there is one."""
+    seven = select(records, expressions=SEVEN)
+    if not seven:
+        return ""
+    heads = ["seven expressions", "PublicTest", "PrivateTest", "new faces alone", "macro F1"]
+    heads += ["test-time augmentation", "epoch", "time"]
+    rows = []
+    for record in seven:
+        epochs = f"{record['best_epoch'] or '–'} of {record['epochs']}{diverged([record])}"
+        columns = ("validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1")
+        accuracies = [_percent(number(record, column)) for column in columns]
+        minutes = f"{number(record, 'seconds') / 60:.0f} min" if record["seconds"] else "–"
+        name = f"Model {record['model']}, {INPUTS[record['features']]}"
+        rows.append([name, *accuracies, cell([record], "_augmented"), epochs, minutes])
+    note = f"Our settings. Published of the best model: {PUBLISHED_SEVEN:.1%}. New faces do not also occur in Training."
+    return f"{markdown(heads, rows)}\n\n{note}"
+
+
+def select(records: Sequence[Record], **wanted: object) -> list[Record]:
+    """The lines whose columns are as wanted: a text, several to choose from, or expressions as labels."""
+
+    def fits(record: Record, column: str, value: object) -> bool:
+        if column == "expressions":
+            return record[column] == " ".join(map(str, value))
+        return record[column] in (value if isinstance(value, tuple) else (str(value),))
+
+    return [record for record in records if all(fits(record, *item) for item in wanted.items())]
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
+    """What `kind` adds to the raw pixels; not a number for these themselves, and where there are none."""
+    return math.nan if kind == "none" else figures[model, kind] - figures.get((model, "none"), math.nan)
+
+
+def _points(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:+.1f}"
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw_pictures(records: Sequence[Record], folder: Path) -> list[Path]:
+    """The bar chart, the learning curves and the headline models' confusion matrices; returns what was drawn.
+
+    folder: where results.csv is; the rows' own files are in its `rows`.
+    """
+    drawn = []
+    if records:
+        draw_answer(records, folder / ANSWER)
+        drawn.append(folder / ANSWER)
+    histories = [(record, detail(folder, record)["history"]) for record in records if record["model"] != "SVM"]
+    if histories:
+        draw_learning_curves(histories, folder / CURVES)
+        drawn.append(folder / CURVES)
+    for record in headline(records):
+        name = f"Model {record['model']}, {INPUTS[record['features']]}, {_whose(record)} settings"
+        evaluation.draw_confusion_matrix(detail(folder, record)["metrics"], folder / confusion_name(record), name)
+        drawn.append(folder / confusion_name(record))
+    return drawn
+
+
+def confusion_name(record: Record) -> str:
+    return f"confusion_{record['expressions'].replace(' ', '')}.png"
+
+
+def detail_path(folder: Path, row: Row) -> Path:
+    return folder / "rows" / f"{row.name}.json"
+
+
+def detail(folder: Path, record: Record) -> dict:
+    """The row's own file: its settings, metrics and history. Raises UserError without it."""
+    path = detail_path(folder, Row.of(record))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        whole = content["record"] == record and all(isinstance(part, dict) for part in content["settings"].values())
+        _ = [(row["epoch"], row["accuracy"], row["validation_accuracy"]) for row in content["history"]]
+        if record["test_accuracy"]:
+            _ = content["metrics"]["splits"]["PrivateTest"]["confusion_matrix"]
+        if not whole:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is missing, damaged, or not of its line in results.csv: delete the line and run the row again"
+        ) from error
+    return content
+
+
+def headline(records: Sequence[Record]) -> list[Record]:
+    """The network that PublicTest likes best, of five expressions and of seven, among those of the first seed."""
+    best = []
+    for expressions in (FIVE, SEVEN):
+        finished = [
+            record
+            for record in select(records, expressions=expressions, model=MODELS, batch_norm="yes", seed=0)
+            if record["test_accuracy"]
+        ]
+        best += sorted(finished, key=lambda record: -number(record, "validation_accuracy"))[:1]
+    return best
+
+
+def draw_answer(records: Sequence[Record], path: Path) -> None:
+    """The question's answer as bars: what each model gets out of each input, published and measured."""
+    plt = evaluation.plots()
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained", width_ratios=(3, 4, 4))
+    for axes, model in zip(panels, ("SVM", "A", "B"), strict=True):
+        kinds = [kind for kind in FEATURES if (model, kind) in PUBLISHED]
+        for position, kind in enumerate(kinds):
+            _draw_bars(axes, position, records, model, kind)
+        names = [INPUTS[kind].removeprefix("+ " if model == "SVM" else "").replace(" + ", "\n+ ") for kind in kinds]
+        axes.set_xticks(range(len(kinds)), names, fontsize=8.5)
+        axes.set_xlim(-0.6, len(kinds) - 0.4)
+        axes.set_title("SVM, without the pixels" if model == "SVM" else f"Model {model}")
+        axes.set_ylim(0, 0.9)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("accuracy on five expressions")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in BARS.values()]
+    figure.legend(handles, list(BARS), loc="outside lower center", ncols=3, frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _draw_bars(axes: Any, position: int, records: Sequence[Record], model: str, kind: str) -> None:
+    """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
+    shown = [bar for bar in BARS.values() if (model, bar[0]) != ("SVM", "published")]
+    width = 0.8 / len(shown)
+    for place, (settings, colour) in enumerate(shown):
+        value, error = PUBLISHED[model, kind], 0.0
+        if settings:
+            rows = cell_rows(records, model, kind, settings)
+            value = mean(rows)
+            if math.isnan(value):
+                continue
+            error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"]))
+        x = position + (place - (len(shown) - 1) / 2) * width
+        axes.bar(x, value, width * 0.94, color=colour, yerr=error or None, ecolor="#333333", capsize=2)
+        axes.text(x, value + error + 0.008, f"{100 * value:.1f}", ha="center", fontsize=7.5)
+
+
+def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str, float]]]], path: Path) -> None:
+    """Accuracy over the epochs: a column a model, a line of panels for what else differs, a colour an input.
+
+    histories: a row's line and its epochs, as train.State has them.
+    """
+    plt = evaluation.plots()
+    models = sorted({record["model"] for record, _ in histories})
+    kinds = list(dict.fromkeys(_kind(record) for record, _ in histories))
+    size = 5 * len(models), 0.6 + 2.8 * len(kinds)
+    figure, panels = plt.subplots(
+        len(kinds), len(models), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    for record, history in histories:
+        axes = panels[kinds.index(_kind(record)), models.index(record["model"])]
+        epochs = [row["epoch"] for row in history]
+        style = {"color": f"C{FEATURES.index(record['features'])}", "linewidth": 1.2}
+        style["marker"] = "." if len(epochs) == 1 else None  # of which there is no line
+        axes.plot(epochs, [row["validation_accuracy"] for row in history], **style)
+        axes.plot(epochs, [row["accuracy"] for row in history], linestyle=":", **style)
+    for (line, column), axes in np.ndenumerate(panels):
+        axes.set_title(f"Model {models[column]}: {', '.join(kinds[line])}", fontsize=10)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_xlabel("epoch" if line == len(kinds) - 1 else "")
+        axes.grid(alpha=0.3)
+        axes.set_visible(bool(axes.lines))
+    handles = [plt.Line2D([], [], color=f"C{number}") for number in range(len(FEATURES))]
+    handles += [plt.Line2D([], [], color="grey"), plt.Line2D([], [], color="grey", linestyle=":")]
+    names = [*INPUTS.values(), "PublicTest", "Training, while it learns"]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(models)), frameon=False, fontsize=9)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    """What a row's learning curve shares its panel with, besides the model."""
+    without = () if record["batch_norm"] == "yes" else ("no batch norm",)
+    count = {5: "five", 7: "seven"}.get(len(record["expressions"].split()), "some")
+    return (f"{_whose(record)} settings", f"{count} expressions", *without)
+
+
+def _whose(record: Record) -> str:
+    return "our" if record["settings"] == "ours" else record["settings"]

@@ -1,0 +1,548 @@
+"""The runner of the experiments and its report: no row twice, none lost, a README that says what the file says."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_script
+
+import features
+import reproduce_results
+import results_report
+import train
+import train_svm
+from command_line import UserError
+from data_loader import open_dataset
+from files import lock
+from reproduce_results import (
+    CELLS,
+    ON_REQUEST,
+    OURS,
+    SVMS,
+    WITHOUT_BATCH_NORM,
+    Experiment,
+    RowFailed,
+    is_converted,
+    plan,
+)
+from results_report import BEGIN, COLUMNS, END, FIVE, SEVEN, Record, Row, append, filled, read, tables
+from train import CannotResume, Diverged
+
+FIRST_COLUMNS = (
+    "model,features,expressions,batch_norm,settings,seed,validation_accuracy,test_accuracy,test_accuracy_deduplicated"
+)
+
+
+def record(row: Row, validation: float = 0.66, test: float = 0.68, **changes: str) -> Record:
+    """A finished row's line."""
+    accuracies = (validation, test, test - 0.02)
+    measured = dict(zip(COLUMNS[6:9], (f"{share:.5f}" for share in accuracies), strict=True))
+    measured |= {"macro_f1": "0.67", "validation_accuracy_augmented": "", "test_accuracy_augmented": ""}
+    rest = {"epochs": "13", "best_epoch": "9", "seconds": "600", "outcome": "finished"}
+    counts = {"training": "24176", "public_test": "3037", "private_test": "3006"}
+    facts = {"dataset": "0123", "versions": "python 3.11", "commit": "abc", "finished": "2026-01-01T00:00:00+00:00"}
+    return {**row.columns, **measured, **rest, **counts, **facts, **changes}
+
+
+def put(folder: Path, line: Record, **content: object) -> None:
+    """A finished row as the runner leaves it in `folder`: its line, and a file of its own."""
+    row = Row.of(line)
+    settings = reproduce_results.settings_of(row, Experiment("fer2013.csv"))
+    path = results_report.detail_path(folder, row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert content.keys() <= {"settings", "record", "metrics", "history"}
+    metrics = metrics_of(row) if line["test_accuracy"] else None
+    path.write_text(json.dumps({"settings": settings, "record": line, "metrics": metrics, "history": [], **content}))
+    append(folder / "results.csv", line)
+
+
+def metrics_of(row: Row) -> dict:
+    """As much of evaluation's metrics as a picture needs."""
+    names = [f"{label}" for label in row.expressions]
+    matrix = [[7 if one == other else 1 for one in names] for other in names]
+    return {
+        "expressions": names,
+        "splits": {"PrivateTest": {"accuracy": 0.6, "count": 90, "confusion_matrix": matrix}},
+    }
+
+
+DIVERGED = dict.fromkeys((*COLUMNS[6:10], "best_epoch", "seconds"), "") | {"outcome": "diverged in epoch 1"}
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def test_plan_has_every_published_cell_in_the_order_of_importance():
+    rows = plan([])
+    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS]
+    assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and len(SVMS) == 3
+    assert {(row.model, row.features) for row in (*CELLS, *SVMS)} == set(results_report.PUBLISHED)
+    assert len({row.name for row in (*rows, *ON_REQUEST)}) == len(rows) + len(ON_REQUEST)
+    assert all(Row.of(row.columns) == row for row in (*rows, *ON_REQUEST))
+
+
+def test_public_test_chooses_the_cells_of_more_seeds_and_the_features_of_seven_expressions():
+    validation = dict(zip(OURS, (0.60, 0.63, 0.61, 0.62, 0.66, 0.65, 0.69, 0.64), strict=True))
+    records = [record(row, validation[row], test=1 - validation[row]) for row in OURS]
+    assert plan(records[1:]) == plan([]), "not before all eight are there"
+    added = [row for row in plan(records) if row not in plan([])]
+    best, second = Row("B", "landmarks_hog", settings="ours"), Row("B", "none", settings="ours")
+    seeds = [replace(row, seed=seed) for row in (best, second) for seed in (1, 2)]
+    assert added == [*seeds, Row("A", "landmarks", SEVEN, settings="ours"), replace(best, expressions=SEVEN)]
+    assert plan(records).index(seeds[-1]) < plan(records).index(WITHOUT_BATCH_NORM[0])
+    records[6] = record(OURS[6], **DIVERGED)
+    assert OURS[6].features not in {row.features for row in plan(records) if row.seed or row.expressions == SEVEN}
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_file_begins_with_the_agreed_columns_and_is_appended_to(tmp_path):
+    path = tmp_path / "results" / "results.csv"
+    assert read(path) == []
+    records = [record(CELLS[0]), record(CELLS[1], **DIVERGED)]
+    for line in records:
+        append(path, line)
+    assert path.read_text().splitlines()[0].startswith(FIRST_COLUMNS + ",")
+    assert path.read_text().splitlines()[1].startswith("A,none,0 3 4 5 6,yes,published,0,0.66000,0.68000,0.66000,")
+    assert read(path) == records and len(path.read_text().splitlines()) == 3
+
+
+def test_file_that_is_damaged_or_has_a_row_twice_is_refused(tmp_path):
+    path = tmp_path / "results.csv"
+    append(path, record(CELLS[0]))
+    whole = path.read_text()
+    line = whole.splitlines()[1]
+    for text, reason in (
+        (whole + line + "\n", "A_none_03456_published_seed0 twice"),
+        (whole[: whole.index("yes")], "line 2 of .* is damaged"),
+        (whole + line.replace("none", "landmarks")[:60], "line 3 of .* is damaged .*columns"),
+        (whole.rstrip("\n") + ",more\n", "line 2 of .* is damaged .*columns"),
+        (whole.replace("0.68000", "much"), "line 2 of .* is damaged"),
+        (whole.replace("0.68000", "68.0"), "no fraction of one"),
+        (whole.replace("0.68000", "nan"), "no fraction of one"),
+        (whole.replace("0.68000", ""), "lacks an accuracy"),
+        (whole.replace(",finished,", ",broken off,"), "'broken off' is no outcome"),
+        (whole.replace(",finished,", ",diverged in epoch 3,").replace("0.66000", "", 1), "lacks an accuracy"),
+        (whole + line.replace("none", "landmarks").replace("0123", "4567") + "\n", "rows of different datasets"),
+        (whole.replace("A,none", "D,none"), "'D' is none of A, B, C, SVM"),
+        (whole.replace("A,none", "A,hog"), "'hog' is none of"),
+        (whole.replace("published", "mine"), "'mine' is none of"),
+        (whole.replace("6,yes", "6,maybe"), "'maybe' is none of"),
+        (whole.replace("0 3 4 5 6", "0 3 9"), "no expressions 0 3 9"),
+        (whole.replace("24176", "many"), "is damaged"),
+        (whole.replace("macro_f1", "f1"), "has other columns"),
+        ("", "has other columns"),
+    ):
+        assert text != whole
+        path.write_text(text)
+        with pytest.raises(UserError, match=reason):
+            read(path)
+
+
+def test_line_is_added_to_a_file_whose_last_line_has_no_end(tmp_path):
+    path = tmp_path / "results.csv"
+    append(path, record(CELLS[0]))
+    path.write_text(path.read_text().rstrip("\n"))
+    append(path, record(CELLS[1]))
+    assert read(path) == [record(CELLS[0]), record(CELLS[1])]
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_readme_has_the_tables_of_the_file():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = tables(read(ROOT / "results" / "results.csv"))
+    assert filled(readme, text) == readme, "run 'python reproduce_results.py --report'"
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert all((ROOT / link).is_file() for link in links)
+
+
+def test_rows_in_the_file_were_trained_with_the_settings_of_today():
+    """Otherwise inputs would be compared that had different recipes."""
+    runs = Experiment("fer2013.csv", results=ROOT / "results")
+    records = read(runs.table)
+    assert reproduce_results.outdated(runs, records) == []
+    for line in records:
+        content = results_report.detail(runs.results, line)
+        if content["metrics"] is not None:
+            trained = reproduce_results.trained_settings(content["metrics"]["model"], content["settings"])
+            assert reproduce_results.are_same(trained, content["settings"])
+            assert_accuracies_are_measured(line, content)
+
+
+def assert_accuracies_are_measured(line: Record, content: dict) -> None:
+    """The line has the metrics' numbers, each in its column."""
+    validation, test = (content["metrics"]["splits"][split] for split in ("PublicTest", "PrivateTest"))
+    expected = [validation["accuracy"], test["accuracy"], test["deduplicated"]["accuracy"], test["macro_f1"]]
+    if content["metrics_augmented"] is not None:
+        assert content["metrics_augmented"]["test_time_augmentation"] is True
+        splits = content["metrics_augmented"]["splits"]
+        expected += [splits[split]["accuracy"] for split in ("PublicTest", "PrivateTest")]
+    shown = [line[column] for column in results_report.ACCURACIES]
+    assert shown == [*(f"{share:.5f}" for share in expected), *[""] * (6 - len(expected))]
+
+
+def test_rows_of_other_settings_are_told_and_not_mixed_with_those_of_today(tmp_path, monkeypatch, capsys):
+    runs = Experiment("fer2013.csv", tmp_path / "work", tmp_path / "results", None)
+    monkeypatch.setattr(reproduce_results, "experiment_of", lambda arguments: runs)
+    for row in (CELLS[0], OURS[0], SVMS[0]):
+        put(runs.results, record(row))
+    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    assert reproduce_results.main(["--report"]) == 0 and "Model A, raw pixels" in capsys.readouterr().out
+
+    monkeypatch.setitem(train.OWN_SETTINGS["A"], "keep_prob", 0.123)
+    monkeypatch.setattr(reproduce_results, "SVM", replace(reproduce_results.SVM, penalties=(2.0,)))
+    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[0], SVMS[0]]
+    for flags in (["--report"], []):
+        assert reproduce_results.main(flags) == 2
+        message = capsys.readouterr().err
+        assert f"other settings than today's ({OURS[0].name}, {SVMS[0].name})" in message
+    assert reproduce_results.main(["--list", "--only=A_none_03456_*seed0"]) == 0
+    published, ours = capsys.readouterr().out.splitlines()[:2]
+    assert ours.endswith("68.0% PrivateTest, with other settings") and published.endswith("68.0% PrivateTest")
+    assert not (tmp_path / "work").exists()
+
+
+def test_setting_that_came_later_had_its_default_then(tmp_path, monkeypatch):
+    runs = Experiment("fer2013.csv", results=tmp_path)
+    for row in (CELLS[0], OURS[1]):
+        settings = reproduce_results.settings_of(row, runs)
+        del settings["hyperparams"]["mixup"]
+        put(tmp_path, record(row), settings=settings)
+    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    monkeypatch.setitem(train.OWN_SETTINGS["A"], "mixup", 0.4)
+    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+    monkeypatch.undo()
+    monkeypatch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
+    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
+    monkeypatch.undo()
+    settings["hyperparams"]["gone"] = 1.0
+    (tmp_path / "results.csv").unlink()
+    put(tmp_path, record(OURS[1]), settings=settings)
+    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+
+
+def test_file_of_a_row_that_is_not_of_its_line_is_refused(tmp_path, capsys):
+    runs, line = Experiment("fer2013.csv", results=tmp_path), record(CELLS[0])
+    for content in (
+        {"record": {**line, "test_accuracy": "0.98000"}},
+        {"settings": []},
+        {"settings": {"network": 1}},
+        {"history": [{}]},
+        {"metrics": None},
+        {"metrics": {}},
+    ):
+        (tmp_path / "results.csv").unlink(missing_ok=True)
+        put(tmp_path, line, **content)
+        assert reproduce_results.main(["--report", f"--results={tmp_path}"]) == 2
+        assert f"{CELLS[0].name}.json is missing, damaged, or not of its line" in capsys.readouterr().err
+    put(tmp_path, record(CELLS[1]), settings={})
+    (tmp_path / "results.csv").unlink()
+    put(tmp_path, line, settings={})
+    assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0]]
+
+
+def test_tables_give_published_and_measured_side_by_side():
+    records = [record(row, 0.60 + place / 100, 0.61 + place / 100) for place, row in enumerate(CELLS)]
+    records += [record(row, 0.5, 0.55) for row in WITHOUT_BATCH_NORM[1:]]
+    augmented = {"validation_accuracy_augmented": "0.71000", "test_accuracy_augmented": "0.73000"}
+    records += [
+        record(replace(OURS[7], seed=seed), 0.7, test, **augmented) for seed, test in enumerate((0.70, 0.72, 0.74))
+    ]
+    records += [record(SVMS[0], 0.6, 0.61), record(replace(OURS[7], expressions=SEVEN), 0.6, 0.63)]
+    text = tables([*records, record(WITHOUT_BATCH_NORM[0], **DIVERGED)])
+    for line in (
+        "| SVM, landmarks | 46.9% | – | – | – | **61.0%** (60.0%) | – | – |",
+        "| Model A, raw pixels | 72.4% | – | **61.0%** (60.0%) | – | – | – | – |",
+        "| Model A, + landmarks + HOG | 68.7% | -3.7 | **63.0%** (62.0%) | +2.0 | – | – | – |",
+        "| Model B, + landmarks + HOG windows | 75.1% | +1.6 | **68.0%** (67.0%) | +3.0 "
+        "| **72.0%** (70.0%) ± 2.0 over 3 seeds | – | **73.0%** (71.0%) ± 0.0 over 3 seeds |",
+        "| raw pixels | +7.4 | diverges without | +39.3 | +10.0 (55.0%) |",
+        "| Model B, + landmarks + HOG windows | 60.0% | 63.0% | 61.0% | 67.0% | – | 9 of 13 | 10 min |",
+    ):
+        assert line in text.splitlines()
+    assert "of 3,006 faces is 0.8 points" in text and "is up to 1.2 points" in text
+    assert tables([record(CELLS[0], **DIVERGED)]).count("| diverged |") == 1
+    later = {"outcome": "diverged in epoch 3"}
+    assert "**68.0%** (66.0%), then diverged |" in tables([record(CELLS[0], **later)])
+    text = tables([record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], 0.5, 0.55, **later)])
+    assert "| raw pixels | +7.4 | +13.0 (55.0%, then diverged) | +39.3 | – |" in text
+    text = tables([record(replace(OURS[0], expressions=SEVEN), **DIVERGED)])
+    assert "| Model A, raw pixels | – | – | – | – | – | – of 13, then diverged | – |" in text
+    seeds = [record(replace(CELLS[0], seed=seed), 0.6, test) for seed, test in enumerate((0.7, 0.74))]
+    seeds.append(record(replace(CELLS[0], seed=2), **DIVERGED))
+    assert "**72.0%** (60.0%) ± 2.8 over 2 seeds, 1 of 3 diverged |" in tables(seeds)
+    assert "batch normalization adds" not in tables(records[:8]), "nothing to say of it yet"
+
+
+def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [*CELLS[:2], SVMS[0], replace(OURS[4], expressions=SEVEN)]
+    for row in (*rows, CELLS[2]):
+        history = [] if row == CELLS[2] else [{"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.6}]
+        line = record(row, **(DIVERGED if row == CELLS[2] else {}))
+        put(Path("results"), line, history=history)
+    Path("README.md").write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
+    assert reproduce_results.main(["--report"]) == 0
+    page = Path("README.md").read_text()
+    assert page == f"# Before\n\n{BEGIN}\n{tables(read(Path('results/results.csv')))}\n{END}\n\nAfter\n"
+    assert reproduce_results.main(["--report"]) == 0 and Path("README.md").read_text() == page
+    pictures = {path.name for path in Path("results").glob("*.png")}
+    assert pictures == {"answer.png", "learning_curves.png", "confusion_03456.png", "confusion_0123456.png"}
+    assert all(f"(results/{name})" in page for name in pictures)
+    assert reproduce_results.main(["--report", f"--results={tmp_path}/results"]) == 0, "the same folder"
+    assert "README.md: 5 rows" in capsys.readouterr().out
+
+    Path("README.md").write_text(page.replace(END, ""))
+    assert reproduce_results.main(["--report"]) == 2 and "results: end" in capsys.readouterr().err
+    Path(f"results/rows/{rows[0].name}.json").unlink()
+    Path("README.md").write_text(page)
+    assert reproduce_results.main(["--report"]) == 2 and f"{rows[0].name}.json is missing" in capsys.readouterr().err
+
+
+def test_headline_is_chosen_on_public_test():
+    records = [
+        record(CELLS[0], 0.6, 0.7),
+        record(CELLS[1], 0.65, 0.6),
+        record(CELLS[2], **DIVERGED),
+        record(SVMS[0], 0.9),
+        record(replace(CELLS[0], seed=1), 0.9),
+        record(WITHOUT_BATCH_NORM[0], 0.9),
+    ]
+    assert results_report.headline(records) == [records[1]]
+
+
+# --- the runner ------------------------------------------------------------------------------------------------------
+
+
+def quick(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return run_script("reproduce_results.py", "--quick", *flags, cwd=folder)
+
+
+def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
+    work = tmp_path / "results_work" / "quick"
+    table, checkpoint = work / "results" / "results.csv", work / OURS[1].name / "checkpoints" / "state.json"
+    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)  # which ends when its children have ended too
+    assert checkpoint.exists(), output
+    assert [Row.of(line) for line in read(table)] == [SVMS[0]], output
+    first = table.read_text()
+
+    run = quick(tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "Resuming after epoch" in run.stdout and "train_svm.py" not in run.stdout
+    assert table.read_text().startswith(first)
+    svm, network = read(table)
+    assert (svm["test_accuracy_augmented"], svm["epochs"]) == ("", "")
+    assert (Row.of(svm), Row.of(network)) == (SVMS[0], OURS[1])
+    assert float(svm["test_accuracy"]) > 0.5, "of five, guessing gets 20%"
+    assert (network["epochs"], network["training"], network["outcome"]) == ("2", "200", "finished")
+    assert "tensorflow 2." in network["versions"] and "scikit-learn 1." in svm["versions"]
+    assert not list(work.glob("A_*")) and not list(work.glob("SVM_*")), "what was needed meanwhile is gone"
+    content = json.loads((work / "results" / "rows" / f"{OURS[1].name}.json").read_text())
+    assert [row["epoch"] for row in content["history"]] == [1, 2] and "--settings=ours" in content["command"]
+    assert_accuracies_are_measured(network, content)
+    assert network["test_accuracy_augmented"]
+
+    before = table.read_text()
+    (work / OURS[1].name).mkdir()  # as a kill leaves it that comes right after the line was written
+    run = quick(tmp_path)
+    assert (run.returncode, run.stdout, table.read_text()) == (0, "", before)
+    assert not (work / OURS[1].name).exists()
+    run = quick(tmp_path, "--report")
+    assert run.returncode == 0 and "| SVM, landmarks | 46.9% |" in run.stdout
+    assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "README.md").exists()
+
+
+def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(Path("results"), record(CELLS[0], 0.61, 0.62))
+    put(Path("results"), record(CELLS[1], **DIVERGED))
+    assert reproduce_results.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [row.name for row in (*plan([]), *ON_REQUEST)]
+    assert lines[0].endswith("61.0% PublicTest, 62.0% PrivateTest") and lines[1].endswith("diverged in epoch 1")
+    assert lines[2].endswith("missing") and lines[-2].endswith("only on request") and "More seeds" in lines[-1]
+    assert reproduce_results.main(["--list", "--only=SVM_*,B_none_*"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+    chosen = [row for row in plan([]) if row.model == "SVM" or (row.model, row.features) == ("B", "none")]
+    assert names == [row.name for row in chosen] and len(names) == 6
+    for only, unknown in (("D_*", "D_*"), ("", ""), (" ,", ""), ("A_*,D_*", "D_*"), ("A_none", "A_none")):
+        for action in ([], ["--list"]):
+            assert reproduce_results.main([*action, f"--only={only}"]) == 2
+            assert f"no row is called '{unknown}'" in capsys.readouterr().err
+    assert reproduce_results.main(["--quick", "--results=./results"]) == 2
+    assert "another --results than results" in capsys.readouterr().err
+    for flags in (["--only=SVM_*"], ["--quick"]):
+        assert reproduce_results.main([*flags, "--input=none.csv"]) == 2
+        assert "no FER2013 at none.csv" in capsys.readouterr().err and not Path("none.csv").exists()
+
+
+def experiment(folder: Path, source: str, *rows: Row) -> Experiment:
+    return Experiment(source, folder / "work", folder / "results", None, lambda records: list(rows), ())
+
+
+def test_failing_row_stays_missing_and_a_diverging_one_is_a_result(drawn_csv, tmp_path, monkeypatch, capfd):
+    pixels = replace(SVMS[0], features="none")  # which no SVM is given
+    runs = experiment(tmp_path, str(drawn_csv), pixels, CELLS[0], SVMS[0])
+    monkeypatch.setattr(reproduce_results, "experiment_of", lambda arguments: runs)
+    in_a_process, scripts = reproduce_results.in_a_process, []
+
+    def diverging(script: str, flags: tuple[str, ...]) -> int:
+        scripts.append(script)
+        return Diverged.status if script == "train" else in_a_process(script, flags)
+
+    monkeypatch.setattr(reproduce_results, "in_a_process", diverging)
+    assert reproduce_results.main([]) == 1
+    assert scripts == ["convert_fer2013_to_images_and_landmarks", "train_svm", "train", "train_svm"]
+    errors = capfd.readouterr().err
+    assert f"{pixels.name} failed: exit status 2" in errors and f"failed: {pixels.name}" in errors.splitlines()
+    diverged, finished = read(runs.table)
+    assert (Row.of(diverged), Row.of(finished)) == (CELLS[0], SVMS[0])
+    assert (diverged["outcome"], diverged["test_accuracy"]) == ("diverged in epoch 1", "")
+    assert diverged["private_test"] == finished["private_test"] == "100"
+    assert reproduce_results.missing_rows(runs, None, []) == [pixels]
+
+
+@pytest.mark.parametrize(
+    ("left_behind", "statuses", "calls", "diverged"),
+    [
+        ((), [0], [""], False),
+        (("checkpoints/state.json",), [CannotResume.status, 0], ["--resume=yes", ""], False),
+        (("checkpoints/state.json",), [2], ["--resume=yes"], RowFailed),  # a full disk, say: nothing is thrown away
+        (("checkpoints/state.json",), [0], ["--resume=yes"], False),
+        ((), [Diverged.status], [""], True),
+        (("checkpoints/state.json", "saved_model.bin"), [3, 0], ["--resume=yes", "--train=no"], True),
+        ((), [2], [""], RowFailed),
+        ((), [-9], [""], RowFailed),
+        (("checkpoints/state.json", "saved_model.bin"), [3, 2], ["--resume=yes", "--train=no"], RowFailed),
+    ],
+)
+def test_how_a_row_ends(tmp_path, monkeypatch, left_behind, statuses, calls, diverged):
+    done, folder = [], tmp_path / "row"
+    for name in left_behind:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def in_a_process(script: str, flags: tuple[str, ...]) -> int:
+        done.append(next((flag for flag in flags if flag in ("--resume=yes", "--train=no")), ""))
+        return statuses[len(done) - 1]
+
+    monkeypatch.setattr(reproduce_results, "in_a_process", in_a_process)
+    if diverged is RowFailed:
+        with pytest.raises(RowFailed):
+            reproduce_results.train_in_a_process("train", ("--train=yes",), folder)
+    else:
+        assert reproduce_results.train_in_a_process("train", ("--train=yes",), folder) is diverged
+    assert done == calls
+    states = sorted(path.parent.parent.name for path in tmp_path.glob("*/checkpoints/state.json"))
+    kept = "row.old" if CannotResume.status in statuses else "row"
+    assert states == ([kept] if left_behind else []), "what cannot be resumed is kept until the row is finished"
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    runs = experiment(tmp_path, "fer2013.csv", CELLS[0])
+    for place in (runs.work / "run", runs.table):  # of the same rows; of other rows into the same table
+        place.parent.mkdir()
+        with lock(place), pytest.raises(UserError, match=f"another process works in {place.parent}"):
+            reproduce_results.run(runs)
+
+
+def test_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for flag in ("--work", "--results"):
+        assert reproduce_results.main([f"{flag}=/dev/null/place", "--input=none.csv"]) == 2
+        assert "/dev/null" in capsys.readouterr().err
+
+
+def test_every_row_is_trained_as_its_name_says(tmp_path):
+    runs = experiment(tmp_path, "fer2013.csv")
+    for row in (*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, *ON_REQUEST, replace(OURS[0], expressions=SEVEN, seed=2)):
+        script, flags = reproduce_results.command_of(row, runs)
+        if script == "train_svm":
+            assert row.model == "SVM" and train_svm._parser().parse_args(flags).features == row.features
+            continue
+        network, _, training, _ = train.settings_of(train._parser().parse_args(flags))
+        assert (network.model, network.features, network.batch_norm_conv) == (row.model, row.features, row.batch_norm)
+        assert network.output_size == len(row.expressions)
+        assert (training.settings, training.seed) == (row.settings, row.seed)
+
+
+def test_dataset_is_converted_anew_when_it_is_not_the_one_of_today(drawn_csv, drawn_dataset, tmp_path, monkeypatch):
+    seven = tuple(range(7))
+    assert is_converted(drawn_dataset, seven, str(drawn_csv))
+    assert not is_converted(drawn_dataset, FIVE, str(drawn_csv))
+    assert not is_converted(tmp_path, seven, str(drawn_csv))
+    other = tmp_path / "other.csv"
+    other.write_bytes(drawn_csv.read_bytes() + b"\n")
+    assert not is_converted(drawn_dataset, seven, str(other))
+    damaged = tmp_path / "damaged"
+    shutil.copytree(drawn_dataset, damaged)
+    assert is_converted(damaged, seven, str(drawn_csv))
+    path = damaged / "PublicTest" / "hog_windows.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert not is_converted(damaged, seven, str(drawn_csv))
+    monkeypatch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
+    assert not is_converted(drawn_dataset, seven, str(drawn_csv))
+
+
+def test_rows_of_another_dataset_are_refused(drawn_dataset, tmp_path):
+    runs, dataset = experiment(tmp_path, "fer2013.csv"), open_dataset(drawn_dataset)
+    put(runs.results, record(replace(OURS[0], expressions=SEVEN), dataset=dataset.fingerprint[:12]))
+    put(runs.results, record(OURS[0], dataset="of five expressions"))
+    reproduce_results.check_dataset(dataset, SEVEN, runs)
+    (runs.results / "results.csv").unlink()
+    put(runs.results, record(replace(OURS[1], expressions=SEVEN)))
+    with pytest.raises(UserError, match="rows of another dataset"):
+        reproduce_results.check_dataset(dataset, SEVEN, runs)
+
+
+def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, tmp_path, monkeypatch):
+    runs = experiment(tmp_path, str(drawn_csv), SVMS[0])
+    in_a_process = reproduce_results.in_a_process
+
+    def and_then_somebody_commits(script: str, flags: tuple[str, ...]) -> int:
+        status = in_a_process(script, flags)
+        monkeypatch.setattr(train, "commit", lambda: "bbb")
+        return status
+
+    monkeypatch.setattr(train, "commit", lambda: "aaa")
+    monkeypatch.setattr(reproduce_results, "in_a_process", and_then_somebody_commits)
+    reproduce_results.converted(FIVE, runs)
+    monkeypatch.setattr(train, "commit", lambda: "aaa")
+    assert reproduce_results.run(runs) == []
+    assert [line["commit"] for line in read(runs.table)] == ["aaa and bbb"]
+
+
+def test_settings_that_change_under_a_row_stop_the_run(drawn_csv, tmp_path, monkeypatch):
+    runs = experiment(tmp_path, str(drawn_csv), SVMS[0])
+    monkeypatch.setattr(reproduce_results, "SVM", replace(reproduce_results.SVM, penalties=(2.0,)))  # here, not there
+    with pytest.raises(UserError, match="parameters.py was changed while SVM_landmarks_03456_ours_seed0 was trained"):
+        reproduce_results.run(runs)
+    assert read(runs.table) == []
+
+
+def test_kept_model_is_in_its_place_before_the_row_counts(drawn_csv, tmp_path, monkeypatch):
+    runs = replace(experiment(tmp_path, str(drawn_csv), SVMS[0]), keep_models=True)
+    kept = runs.work / f"{SVMS[0].name}.npz"
+
+    def append_after_a_look(table: Path, line: Record) -> None:
+        assert train_svm.load(kept).features == "landmarks"
+        append(table, line)
+
+    monkeypatch.setattr(results_report, "append", append_after_a_look)
+    assert reproduce_results.run(runs) == []
+    assert len(read(runs.table)) == 1 and not (runs.work / SVMS[0].name).exists()

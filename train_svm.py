@@ -1,0 +1,411 @@
+"""Trains, saves and evaluates a support vector machine on landmarks and HOG, which the networks are compared with.
+
+    python train_svm.py --features=landmarks_hog_windows
+    python train_svm.py --train=no
+
+PublicTest chooses how the landmarks are scaled, the kernel and its parameters, tried with a part of the training
+faces; with the best of them the machine learns from all. What is saved is arrays and facts, never a pickle: a file
+that somebody hands over can be wrong, but it cannot run anything.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+import evaluation
+import features
+from command_line import UserError, add_flags, add_yes_no, command, override
+from data_loader import Dataset, Split, open_dataset
+from files import whole_file
+from parameters import DATASET, SVM, Svm
+from saved_model import FACTS, at_temperature, has_facts
+from train import check_writable, provenance
+
+if TYPE_CHECKING:  # imported where a machine learns: evaluation needs none of it
+    from sklearn.svm import SVC
+
+FORMAT = 1
+ARRAYS = ("mean", "projection", "support", "coefficients", "intercepts")
+LANDMARKS = ("crop", "face")  # see place_landmarks
+KERNELS = ("linear", "rbf")
+MACHINES_AT_ONCE = 4  # each takes up to a GB
+BATCH = 512  # faces whose kernel is computed at a time: 80 MB against 20,000 support vectors
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the picture, among the landmarks
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.train and not arguments.evaluate:
+        parser.error("nothing to do: say --train=yes, --evaluate=yes or both")
+    settings = override(SVM, arguments)
+    check_settings(settings)
+    path = Path(settings.save_model_path)
+    dataset = open_dataset(override(DATASET, arguments).folder)
+    if arguments.train:
+        check_place(path)
+        machine = train(dataset, settings)
+        machine.save(path)
+        print(f"Saved: {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    if arguments.evaluate:
+        evaluation.evaluate_and_write(load(path), dataset, path.parent)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train a support vector machine on landmarks and HOG; evaluate it.")
+    add_yes_no(parser, "--train", default=True, help="train")
+    add_yes_no(parser, "--evaluate", default=True, help="evaluate the saved machine")
+    add_flags(parser, SVM, "features", "components", "trial_faces", "seed", "save_model_path")
+    add_flags(parser, DATASET, "folder")
+    return parser
+
+
+def check_settings(settings: Svm) -> None:
+    """Raises UserError for a value that no training can use."""
+    for name, valid, wanted in (
+        ("components", settings.components >= 1, "1 or more"),
+        ("trial_faces", settings.trial_faces >= 1, "1 or more"),
+        ("seed", 0 <= settings.seed < 2**31, "0 or more, below 2³¹"),
+        ("landmarks", _among(settings.landmarks, LANDMARKS), f"one or more of {', '.join(LANDMARKS)}"),
+        ("kernels", _among(settings.kernels, KERNELS), f"one or more of {', '.join(KERNELS)}"),
+        ("hog_weights", _positive(settings.hog_weights), "one or more numbers above 0"),
+        ("penalties", _positive(settings.penalties), "one or more numbers above 0"),
+        ("gammas", _positive(settings.gammas), "one or more numbers above 0"),
+    ):
+        if not valid:
+            raise UserError(f"{name} is {getattr(settings, name)}: it must be {wanted}")
+
+
+def _among(values: tuple[str, ...], choices: tuple[str, ...]) -> bool:
+    return len(values) > 0 and set(values) <= set(choices)
+
+
+def _positive(values: tuple[float, ...]) -> bool:
+    return len(values) > 0 and all(0 < value < math.inf for value in values)
+
+
+def check_place(path: Path) -> None:
+    """Raises UserError where the machine could not be saved after half an hour, or something else would be lost."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: the saved machine is a file, set SVM.save_model_path")
+    if path.exists() and not has_facts(path):
+        raise UserError(f"{path} is no saved machine and would be replaced: name another --save_model_path")
+    check_writable(path.parent)
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What PublicTest decides."""
+
+    landmarks: str  # see place_landmarks
+    hog_weight: float  # variance of all of the HOG, that of the landmarks being 1
+    kernel: str  # linear or rbf
+    penalty: float  # the SVM's C
+    gamma: float  # of the rbf kernel
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """From features to the machine's inputs: each value standardized, each part weighed, then a projection.
+
+    The projection is onto the principal components: fewer numbers for the kernel, and less noise.
+    """
+
+    kind: str
+    landmarks: str
+    mean: np.ndarray  # (size,) float32
+    projection: np.ndarray  # (size, components) float32
+
+    @staticmethod
+    def of(vectors: np.ndarray, kind: str, landmarks: str, hog_weight: float, components: int) -> "Scaling":
+        """vectors: (N, size) float32, the training faces' features of `kind`."""
+        from scipy.linalg import eigh  # which scikit-learn brings along; evaluation needs neither
+
+        values = place_landmarks(vectors, landmarks)
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        sizes = [math.prod(features.SHAPES[name]) for name in features.PARTS[kind]]
+        weights = [1.0 if name == "landmarks" else hog_weight for name in features.PARTS[kind]]
+        # What never varies stays out instead of being divided by nothing.
+        scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+        scale *= np.sqrt(np.repeat(np.divide(weights, sizes), sizes))
+        scaled = (values - mean) * scale
+        greatest = (max(0, len(mean) - components), len(mean) - 1)
+        _, directions = eigh(scaled.T @ scaled, subset_by_index=greatest)  # by their variance, the greatest last
+        projection = scale[:, None] * directions[:, ::-1]
+        return Scaling(kind, landmarks, mean.astype(np.float32), projection.astype(np.float32))
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, size) float32 -> (N, components) float32."""
+        return ((place_landmarks(vectors, self.landmarks) - self.mean) @ self.projection).astype(np.float32)
+
+
+def place_landmarks(vectors: np.ndarray, where: str) -> np.ndarray:
+    """Features (N, size) as float64, their landmarks in the crop as they are, or in the face.
+
+    In the face, their middle is the origin, the eyes are level and their distances from the middle have the root mean
+    square 1: what is left is the face's shape, not how it was cropped.
+    """
+    values = vectors.astype(np.float64)
+    if where == "crop":
+        return values
+    points = values[:, : features.LANDMARKS * 2].reshape(-1, features.LANDMARKS, 2)
+    points = points - points.mean(axis=1, keepdims=True)
+    across = points[:, RIGHT_EYE].mean(axis=1) - points[:, LEFT_EYE].mean(axis=1)
+    angle = np.arctan2(across[:, 1], across[:, 0])
+    cosine, sine = np.cos(angle), np.sin(angle)
+    level = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)  # of points that are rows
+    size = np.sqrt((points**2).sum(axis=2).mean(axis=1))[:, None, None]
+    values[:, : features.LANDMARKS * 2] = (points @ level / np.maximum(size, 1e-6)).reshape(len(values), -1)
+    return values
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A trained support vector machine: one decision for each pair of expressions, and what it needs for them."""
+
+    facts: dict[str, Any]
+    scaling: Scaling
+    support: np.ndarray  # (S, components) float32: the inputs of the faces that the borders depend on
+    coefficients: np.ndarray  # (pairs, S) float64
+    intercepts: np.ndarray  # (pairs,) float64
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        return tuple(self.facts["expressions"])
+
+    @property
+    def features(self) -> str:
+        return self.facts["features"]
+
+    @property
+    def recipes(self) -> dict[str, dict]:
+        return self.facts["recipes"]
+
+    def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
+        """Probabilities (N, K) of the expressions, from features (N, size); the faces are not looked at.
+
+        augmented: as a saved network has it; here there is but one view, the features.
+        """
+        scores = np.exp(self.scores(vectors))
+        return at_temperature(scores / scores.sum(axis=1, keepdims=True), self.facts["temperature"])
+
+    def scores(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, K): how many of its pairs each expression wins, and by up to a third how clearly; as scikit-learn's."""
+        decisions = self.decisions(vectors)
+        votes = np.zeros((len(vectors), len(self.expressions)))
+        sums = np.zeros_like(votes)
+        for (first, second), decision in zip(pairs(len(self.expressions)), decisions.T, strict=True):
+            votes[:, first] += decision >= 0
+            votes[:, second] += decision < 0
+            sums[:, first] += decision
+            sums[:, second] -= decision
+        return votes + sums / (3 * (np.abs(sums) + 1))
+
+    def decisions(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, pairs): above 0 for the first of the pair."""
+        support, choice = self.support.astype(np.float64), self.facts["choice"]
+        batches = [vectors[start : start + BATCH] for start in range(0, len(vectors), BATCH)]
+        none = np.zeros((0, len(self.intercepts)))
+        return np.concatenate([none, *(self._decide(batch, support, choice) for batch in batches)])
+
+    def _decide(self, vectors: np.ndarray, support: np.ndarray, choice: dict[str, Any]) -> np.ndarray:
+        inputs = self.scaling(vectors).astype(np.float64)
+        kernel = inputs @ support.T
+        if choice["kernel"] == "rbf":
+            distances = (inputs**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * kernel  # squared
+            kernel = np.exp(-choice["gamma"] * distances)
+        return kernel @ self.coefficients.T + self.intercepts
+
+    def save(self, path: Path) -> None:
+        """One file that numpy reads the arrays from and any zip tool the facts."""
+        arrays = {
+            "mean": self.scaling.mean,
+            "projection": self.scaling.projection,
+            "support": self.support,
+            "coefficients": self.coefficients,
+            "intercepts": self.intercepts,
+        }
+        with whole_file(path) as temporary:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(FACTS, json.dumps({"format": FORMAT, **self.facts}, indent=2, ensure_ascii=False))
+
+
+def pairs(classes: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(classes), 2))
+
+
+def load(path: str | Path) -> Machine:
+    """The machine saved at `path`. Raises UserError when there is none, or the file is not whole or something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read(FACTS))
+        if facts["format"] != FORMAT:
+            raise UserError(f"{path} was saved by another version of this toolkit: train again")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+        return checked(facts, arrays)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no trained machine at {path}: run 'python train_svm.py', or set SVM.save_model_path"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # damaged, an archive can raise nearly anything
+        raise UserError(f"{path} is not a whole saved machine ({error}): copy it again, or train again") from error
+
+
+def checked(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Machine:
+    """The machine of these facts and arrays. Raises ValueError, TypeError or KeyError when they do not fit together."""
+    choice, classes = Choice(**facts["choice"]), len(facts["expressions"])
+    size, (support, components) = features.size(facts["features"]), arrays["support"].shape
+    shapes = {
+        "mean": (size,),
+        "projection": (size, components),
+        "support": (support, components),
+        "coefficients": (len(pairs(classes)), support),
+        "intercepts": (len(pairs(classes)),),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"its {name} are not what its facts say")
+    known = choice.landmarks in LANDMARKS and choice.kernel in KERNELS
+    if not known or not 0 < choice.gamma < np.inf or not 0 < facts["temperature"] < np.inf or classes < 2:
+        raise ValueError("its facts are not of a machine")
+    scaling = Scaling(facts["features"], choice.landmarks, arrays["mean"], arrays["projection"])
+    return Machine(facts, scaling, arrays["support"], arrays["coefficients"], arrays["intercepts"])
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def train(dataset: Dataset, settings: Svm) -> Machine:
+    """A machine trained on `dataset`. Raises UserError when that lacks the features or a split to choose with."""
+    dataset.check(settings.features, len(dataset.expressions))
+    learn, validation = (dataset.load(split, settings.features) for split in ("Training", "PublicTest"))
+    started = time.perf_counter()
+    facts = {
+        "model": "SVM",
+        "expressions": list(dataset.expressions),
+        "features": settings.features,
+        "recipes": dataset.recipes(settings.features),
+        "settings": dataclasses.asdict(settings),
+        "temperature": 1.0,
+    }
+    trials = choose(learn, validation, facts, settings)
+    choice = max(trials, key=trials.__getitem__)
+    print(
+        f"Training an SVM on {len(learn)} faces of {len(dataset.expressions)} expressions, features: "
+        f"{settings.features}; {describe(choice)}",
+        flush=True,
+    )
+    scaling = scaling_of(learn, choice, settings)
+    machine = fit(learn, scaling, choice, facts)
+    probabilities = machine.predict(validation.images, validation.features)
+    facts = {
+        **machine.facts,
+        "temperature": evaluation.best_temperature(probabilities, validation.labels),
+        "trials": [{**dataclasses.asdict(tried), "validation_accuracy": reached} for tried, reached in trials.items()],
+        "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+        "support_vectors": len(machine.support),
+        "seconds": time.perf_counter() - started,
+        **provenance(dataset, "scikit-learn", "numpy"),
+    }
+    return dataclasses.replace(machine, facts=facts)
+
+
+def choose(learn: Split, validation: Split, facts: dict[str, Any], settings: Svm) -> dict[Choice, float]:
+    """The accuracy on `validation` that each candidate reaches when it learns from `settings.trial_faces` faces.
+
+    Raises UserError when one of the expressions is not among those faces.
+    """
+    rows = np.random.default_rng(settings.seed).permutation(len(learn))[: settings.trial_faces]
+    few = Split(learn.images[rows], learn.features[rows], learn.labels[rows])
+    missing = set(range(len(facts["expressions"]))) - set(few.labels.tolist())
+    if missing:
+        names = ", ".join(facts["expressions"][label] for label in sorted(missing))
+        raise UserError(f"no face among {len(few)} to learn {names} from: use more, see --trial_faces")
+    candidates = all_choices(settings)
+    scalings = {(choice.landmarks, choice.hog_weight): scaling_of(few, choice, settings) for choice in candidates}
+
+    def reached(choice: Choice) -> float:
+        machine = fit(few, scalings[choice.landmarks, choice.hog_weight], choice, facts)
+        return float((machine.scores(validation.features).argmax(axis=1) == validation.labels).mean())
+
+    # In threads, as scikit-learn's solver leaves Python's lock alone.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MACHINES_AT_ONCE)) as pool:
+        results = tqdm(pool.map(reached, candidates), desc="Choosing", total=len(candidates), unit="machine")
+        return dict(zip(candidates, results, strict=True))
+
+
+def scaling_of(faces: Split, choice: Choice, settings: Svm) -> Scaling:
+    return Scaling.of(faces.features, settings.features, choice.landmarks, choice.hog_weight, settings.components)
+
+
+def all_choices(settings: Svm) -> list[Choice]:
+    """Every combination of the settings' values; landmarks alone have no weight, a linear kernel has no gamma."""
+    weights = (1.0,) if settings.features == "landmarks" else settings.hog_weights
+    combinations = itertools.product(settings.landmarks, weights, settings.kernels, settings.penalties, settings.gammas)
+    return list(dict.fromkeys(Choice(*rest, gamma if rest[2] == "rbf" else 1.0) for *rest, gamma in combinations))
+
+
+def describe(choice: Choice) -> str:
+    gamma = f", gamma {choice.gamma:g}" if choice.kernel == "rbf" else ""
+    scaling = f"landmarks in the {choice.landmarks}, HOG's weight {choice.hog_weight:g}"
+    return f"{scaling}, {choice.kernel} kernel, C {choice.penalty:g}{gamma}"
+
+
+def fit(faces: Split, scaling: Scaling, choice: Choice, facts: dict[str, Any]) -> Machine:
+    """A machine that has learned from `faces`, which have each of the expressions."""
+    inputs = scaling(faces.features)
+    solved = solve(inputs, faces.labels, choice)
+    coefficients, intercepts = of_pairs(solved)
+    return Machine(
+        {**facts, "choice": dataclasses.asdict(choice)}, scaling, inputs[solved.support_], coefficients, intercepts
+    )
+
+
+def solve(inputs: np.ndarray, labels: np.ndarray, choice: Choice) -> "SVC":
+    """scikit-learn's machine for inputs (N, components) and labels (N,)."""
+    from sklearn.svm import SVC
+
+    machine = SVC(C=choice.penalty, kernel=choice.kernel, gamma=choice.gamma, cache_size=500, break_ties=True)
+    return machine.fit(inputs.astype(np.float64), labels)
+
+
+def of_pairs(machine: "SVC") -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (pairs, S) and intercepts (pairs,) from scikit-learn's: a support vector of expression i has its
+    coefficient against j in line j, or in line j - 1 where j comes after i.
+    """
+    ends = np.cumsum(machine.n_support_)
+    of = [slice(end - count, end) for end, count in zip(ends, machine.n_support_, strict=True)]
+    coefficients = np.zeros((len(pairs(len(of))), len(machine.support_)))
+    for pair, (first, second) in enumerate(pairs(len(of))):
+        coefficients[pair, of[first]] = machine.dual_coef_[second - 1, of[first]]
+        coefficients[pair, of[second]] = machine.dual_coef_[first, of[second]]
+    sign = -1 if len(of) == 2 else 1  # of two classes, scikit-learn turns the decision around
+    return sign * coefficients, sign * machine.intercept_
+
+
+if __name__ == "__main__":
+    sys.exit(main())
