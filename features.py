@@ -226,7 +226,7 @@ def _hog(faces: np.ndarray, grid: _Grid) -> np.ndarray:
 
 
 def _hog_of_few(faces: np.ndarray, grid: _Grid) -> np.ndarray:
-    pixels = faces.astype(np.int16)
+    pixels = faces.astype(np.int16, order="C")  # in another order in memory, BLAS rounds otherwise
     row_gradient = np.zeros_like(pixels)
     row_gradient[:, 1:-1] = pixels[:, 2:] - pixels[:, :-2]
     column_gradient = np.zeros_like(pixels)
