@@ -182,6 +182,7 @@ def test_quiet_libraries_lets_python_speak():
 def test_request_to_end_unwinds(number):
     code = (
         "import os, signal; from command_line import ended_by_signals, uninterrupted\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup, tests inherit that it is ignored, which stays
         "with ended_by_signals():\n"
         "    try:\n"
         f"        with uninterrupted(): os.kill(os.getpid(), signal.{number}); print('not heard')\n"
