@@ -77,7 +77,7 @@ def read_settings(settings: Settings, path: str | Path) -> Settings:
     """`settings` with the values that the JSON file at `path` has. Raises UserError for a file that does not fit."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is no JSON ({error}): it must look like {{"learning_rate": 0.01}}') from error
     if not isinstance(values, dict):
         raise UserError(f'{path} is no JSON object: it must look like {{"learning_rate": 0.01}}')
@@ -91,7 +91,8 @@ def with_values(settings: Settings, values: dict[str, Any], source: str) -> Sett
         if name not in fields:
             raise UserError(f"{source} sets '{name}', which there is not: it can set {', '.join(fields)}")
         wanted, choices = type(getattr(settings, name)), fields[name].metadata["choices"]
-        fitting[name] = float(value) if wanted is float and type(value) is int else value
+        fits = wanted is float and type(value) is int and abs(value) <= sys.float_info.max
+        fitting[name] = float(value) if fits else value
         if type(fitting[name]) is not wanted:
             kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]
             raise UserError(f"{source} sets {name} to {json.dumps(value)}: it must be {kind}")

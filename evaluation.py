@@ -43,7 +43,8 @@ def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> di
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
             "(another landmark predictor?): convert again, or train again"
         )
-    learned = dataset.load("Training", "none").images if "Training" in dataset.counts else None
+    whole = set(dataset.expressions) == set(model.expressions)  # or its training set had more faces than this
+    learned = dataset.load("Training", "none").images if whole and "Training" in dataset.counts else None
     splits = {
         split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
         for split in EVALUATED
@@ -61,7 +62,9 @@ def evaluate_and_write(model: SavedModel, dataset: Dataset, folder: Path, augmen
     """Evaluates `model` as `evaluate` does; prints the report, and writes it into `folder` as JSON and a picture."""
     metrics = evaluate(model, dataset, augmented)
     print(report(metrics))
-    suffix = "_augmented" if augmented else ""
+    asked = len(metrics["expressions"])
+    suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # the model's own metrics stay
+    suffix += "_augmented" if augmented else ""
     numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
     write_metrics(metrics, numbers)
     draw_confusion_matrix(metrics, picture)
@@ -163,6 +166,9 @@ def report(metrics: dict) -> str:
             lines.append(f"{name} accuracy: {metrics['splits'][split]['accuracy']:.1%} ({split})")
         else:
             lines.append(f"{name} accuracy: none, the dataset has no {split} split")
+    others = [name for name in metrics["model"]["expressions"] if name not in metrics["expressions"]]
+    if others:
+        lines.append(f"Asked which of the dataset's expressions it is: the model knows {', '.join(others)} as well")
     last, values = list(metrics["splits"].items())[-1]
     columns = {name: values[name] for name in ("precision", "recall", "f1", "support")}
     table = pd.DataFrame(columns, index=metrics["expressions"])

@@ -48,6 +48,7 @@ STATE = "state.json"
 ORIGIN = "origin.txt"  # says of which search the folder's results are
 HERE = "a search on this machine"
 SEARCHED = {"optimizer", *RANGES}
+OF_A_WORKER = {"name", "mongo", "worker", "report", "folder"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--worker takes its trials from a database: say --mongo=mongodb://host:port/database too")
     if arguments.worker and arguments.report:
         parser.error("--worker has nothing to report: leave out --report=yes")
-    if arguments.worker and arguments.heartbeat is not None:
-        parser.error("--worker takes the heartbeat from its search: leave out --heartbeat")
+    others = [f"--{flag}" for flag, value in vars(arguments).items() if flag not in OF_A_WORKER and value is not None]
+    if arguments.worker and others:
+        parser.error(f"--worker takes its settings from the search: leave out {' '.join(others)}")
     if not re.fullmatch(r"\w[\w.-]*", arguments.name):
         is_address = "@" in arguments.name or "://" in arguments.name  # which may have a password
         given = "looks like an address" if is_address else f"is '{arguments.name}'"
@@ -115,6 +117,8 @@ def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
 def report(arguments: argparse.Namespace, server: "Server | None") -> int:
     """Shows what a search has found so far, and brings its files up to date; returns the exit status."""
     folder, origin = place_of(arguments, server)
+    if server is None and not folder.exists() and not folder.parent.is_file():
+        kept(folder)  # which says that there is none, before a folder is made for it
     with own(folder, origin) as owned:
         if server is None:
             settings, trials = kept(folder)
@@ -225,7 +229,7 @@ def own(folder: Path, origin: str) -> Iterator[bool]:
     with lock(folder) as locked:
         known = origin_of(folder)
         if known not in (None, origin):
-            raise UserError(f"{folder} is of {known}, not of {origin}: use another --name, or another --search_folder")
+            raise UserError(f"{folder} is of {known}, not of {origin}: use another --search_folder")
         yield locked
 
 

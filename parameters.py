@@ -140,7 +140,7 @@ class Optimizer:
 
     learning_rate: tuple[float, float] = (1e-5, 0.1)  # on a logarithmic scale
     learning_rate_decay: tuple[float, float] = (0.5, 0.99)
-    optimizer: tuple[str, ...] = ("momentum",)
+    optimizer: tuple[str, ...] = ()  # to choose from; without, the one that each trial's settings have
     optimizer_param: tuple[float, float] = (0.5, 0.99)
     keep_prob: tuple[float, float] = (0.7, 0.99)
     max_evals: int = setting(20, "trials in all, with those of earlier calls")

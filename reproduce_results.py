@@ -37,7 +37,7 @@ import fer2013
 import results_report
 import train
 import train_svm
-from command_line import UserError, add_flags, add_yes_no, command, follow_parent, override
+from command_line import UserError, add_flags, add_yes_no, command, follow_parent, override, uninterrupted
 from data_loader import Dataset, open_dataset
 from drawn_faces import write_csv
 from files import lock, whole_file
@@ -48,7 +48,12 @@ PACKAGES = ("tensorflow", "tflearn", "ai-edge-litert", "scikit-learn", "numpy")
 SEEDS = 3  # of the two best cells
 QUICK_FACES = (280, 70, 70)  # drawn ones, in the three splits
 STARTED = "commit.json"  # in a row's folder: of the code that its training began with
-DEFAULTS = {"network": asdict(NETWORK), "hyperparams": asdict(HYPERPARAMS), "augmentation": asdict(AUGMENTATION)}
+DEFAULTS = {
+    "network": asdict(NETWORK),
+    "hyperparams": asdict(HYPERPARAMS),
+    "augmentation": asdict(AUGMENTATION),
+    "training": {"quantize": False, "bfloat16": "auto"},
+}
 FINGERPRINT = 12  # digits of a dataset's that are kept
 
 
@@ -134,7 +139,14 @@ def quick_experiment(work: Path) -> Experiment:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.list and arguments.report:
+        parser.error("--list and --report are two things: one at a time")
+    if arguments.report and arguments.only is not None:
+        parser.error("--report is of all rows: leave out --only")
+    if arguments.keep_models and (arguments.list or arguments.report):
+        parser.error("--keep_models is for training: leave it out")
     experiment = experiment_of(arguments)
     patterns = patterns_of(arguments.only, experiment)
     if arguments.list:
@@ -244,7 +256,7 @@ def settings_of(row: Row, experiment: Experiment) -> dict[str, dict[str, Any]]:
         "network": asdict(network),
         "hyperparams": asdict(hyperparams),
         "augmentation": asdict(augmentation),
-        "training": {"epochs": training.epochs, "seed": training.seed},
+        "training": {name: getattr(training, name) for name in ("epochs", "seed", "quantize", "bfloat16")},
         "recipes": recipes_of(row.features),
     }
 
@@ -487,7 +499,8 @@ def train_in_a_process(script: str, flags: Sequence[str], folder: Path) -> bool:
 def in_a_process(script: str, flags: Sequence[str]) -> int:
     """Exit status of one of the toolkit's scripts, in a process that ends when this one does, even by a kill."""
     process = multiprocessing.get_context("spawn").Process(target=_run_script, args=(script, list(flags)))
-    process.start()
+    with uninterrupted():  # which the process inherits: Ctrl-C is not its business, from its first moment on
+        process.start()
     try:
         process.join()
     finally:

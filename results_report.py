@@ -234,8 +234,9 @@ def answer_table(records: Sequence[Record]) -> str:
         error = math.sqrt(0.7 * 0.3 / max(faces))
         note += (
             f" The standard error of 70% of {max(faces):,} faces is {100 * error:.1f} points, the whiskers in the "
-            f"picture; that of the difference of two single rows is up to {100 * math.sqrt(2) * error:.1f} points. ± "
-            "is the deviation of single rows that differ in their seed."
+            f"picture; that of the difference of two rows about {100 * math.sqrt(2) * error:.1f} points (less where "
+            "they err on the same faces). Both tell of the choice of faces alone: what the seed does comes on top, and "
+            "± is the deviation of rows that differ in nothing else."
         )
     return f"{markdown(heads, lines)}\n\n{note}"
 

@@ -95,13 +95,23 @@ class SavedModel:
         return self._interpreter.get_tensor(self._output)
 
 
-def has_facts(path: Path) -> bool:
-    """Whether the file is a saved model, or a saved machine of train_svm.py, and may be replaced by another."""
+def check_replaced(path: Path, machine: bool = False) -> None:
+    """Raises UserError where saving a model at `path` would replace a file that is something else.
+
+    machine: a support vector machine's, which train_svm.py saves, instead of a network's.
+    """
+    if not path.exists():
+        return
     try:
         with zipfile.ZipFile(path) as archive:
-            return FACTS in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+            facts = json.loads(archive.read(FACTS))
+    except Exception:  # damaged, an archive can raise nearly anything
+        facts = None
+    if not isinstance(facts, dict) or (facts.get("model") == "SVM") != machine:
+        kind = "support vector machine" if machine else "network"
+        raise UserError(
+            f"{path} is no saved {kind} and would be replaced: name another --save_model_path, or delete it"
+        )
 
 
 def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
@@ -160,4 +170,6 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     except UserError:
         raise
     except Exception as error:  # damaged, the archive or the network can raise nearly anything
-        raise UserError(f"{path} is not a whole saved model ({error}): copy it again, or train again") from error
+        raise UserError(
+            f"{path} is not a whole saved model ({error}): copy it again, or delete it and train"
+        ) from error

@@ -87,11 +87,12 @@ def settings_of(run: Run, optimizer: Optimizer) -> dict[str, Any]:
     """
     check_search(run, optimizer)
     space = {name: getattr(optimizer, name) for name in ("optimizer", *RANGES)}
+    space["optimizer"] = optimizer.optimizer or (run.hyperparams.optimizer,)
     if run.hyperparams.schedule == "cosine":
         del space["learning_rate_decay"]  # without effect
     fixed = {name: value for name, value in dataclasses.asdict(run.hyperparams).items() if name not in space}
-    if len(optimizer.optimizer) == 1:
-        fixed["optimizer"] = optimizer.optimizer[0]
+    if len(space["optimizer"]) == 1:
+        (fixed["optimizer"],) = space["optimizer"]
     training = {name: getattr(run.training, name) for name in TRAINED}
     settings = {
         "network": dataclasses.asdict(run.network),
@@ -119,7 +120,7 @@ def check_search(run: Run, optimizer: Optimizer) -> None:
         if not valid:
             raise UserError(f"{name} is {getattr(optimizer, name)}: it must be {wanted}")
     names = optimizer.optimizer
-    known = isinstance(names, tuple | list) and len(names) > 0 and all(name in OPTIMIZERS for name in names)
+    known = isinstance(names, tuple | list) and all(name in OPTIMIZERS for name in names)
     if not known or len(set(names)) < len(names):
         raise UserError(f"OPTIMIZER.optimizer is {names!r}: it must be a tuple of {', '.join(OPTIMIZERS)}, each once")
     for name in RANGES:

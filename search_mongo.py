@@ -461,14 +461,15 @@ class Driver:
         for job in list(self.server.jobs.find({"exp_key": self.name, "state": RUNNING})):
             if self.pulse.silent(job["_id"], (job["owner"], job.get("beat"))) < self.heartbeat:
                 continue
-            number, worker = job["misc"]["number"], shown(job["owner"])
+            with understood(f"search {self.name} in {self.server.place}"):
+                number, values, worker = job["misc"]["number"], values_of(job), shown(job["owner"])
+                chosen = parameters(self.settings, values)
             if job.get("attempts", 0) + 1 < ATTEMPTS:
                 if give_back(self.server, job, failed_attempts=1):
                     tqdm.write(f"Trial {number} goes back to the queue: {worker} has gone silent")
             else:
-                values = values_of(job)
                 reason = f"{ATTEMPTS} workers went silent over it"
-                lost = Trial(number, values, parameters(self.settings, values), "failed", [], 0.0, reason)
+                lost = Trial(number, values, chosen, "failed", [], 0.0, reason)
                 finish(self.server, job, lost)
 
     def fill_queue(self, workers: int) -> None:
@@ -575,7 +576,6 @@ def evaluate(
 
     Gives it back when this process is told to end.
     """
-    number, values = job["misc"]["number"], values_of(job)
     mine = {"_id": job["_id"], "owner": job["owner"], "state": RUNNING}
 
     def beat() -> bool:
@@ -586,8 +586,11 @@ def evaluate(
         others = patiently(server, lambda: finished_trials(server, name)) if settings["stop_early"] else []
         return heart.lost or is_hopeless(accuracies, others)
 
+    number = "of another making"
     try:
-        chosen = parameters(settings, values)
+        with understood(f"search {name} in {server.place}"):
+            number, values = job["misc"]["number"], values_of(job)
+            chosen = parameters(settings, values)
         print(f"Trial {number}: {search_report.described(chosen)}", flush=True)
         with Heart(beat, heartbeat / 5) as heart:
             outcome = run_trial({"settings": settings, "parameters": chosen, "folder": folder}, hopeless)

@@ -152,8 +152,7 @@ def check_places(training: Training) -> None:
             f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
         )
     path = Path(training.save_model_path)
-    if path.exists() and not saved_model.has_facts(path):
-        raise UserError(f"{path} is no saved model and would be replaced: name another --save_model_path")
+    saved_model.check_replaced(path)
     for place in (path.parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
         check_writable(place)
 

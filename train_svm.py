@@ -32,7 +32,7 @@ from command_line import UserError, add_flags, add_yes_no, command, override
 from data_loader import Dataset, Split, open_dataset
 from files import whole_file
 from parameters import DATASET, SVM, Svm
-from saved_model import FACTS, at_temperature, has_facts
+from saved_model import FACTS, at_temperature, check_replaced
 from train import check_writable, provenance
 
 if TYPE_CHECKING:  # imported where a machine learns: evaluation needs none of it
@@ -104,8 +104,7 @@ def check_place(path: Path) -> None:
     """Raises UserError where the machine could not be saved after half an hour, or something else would be lost."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: the saved machine is a file, set SVM.save_model_path")
-    if path.exists() and not has_facts(path):
-        raise UserError(f"{path} is no saved machine and would be replaced: name another --save_model_path")
+    check_replaced(path, machine=True)
     check_writable(path.parent)
 
 
@@ -272,7 +271,9 @@ def load(path: str | Path) -> Machine:
     except UserError:
         raise
     except Exception as error:  # damaged, an archive can raise nearly anything
-        raise UserError(f"{path} is not a whole saved machine ({error}): copy it again, or train again") from error
+        raise UserError(
+            f"{path} is not a whole saved machine ({error}): copy it again, or delete it and train"
+        ) from error
 
 
 def checked(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Machine:

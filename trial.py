@@ -6,6 +6,7 @@ The process gets its job as a line of JSON on stdin and answers with one for eac
 gives TensorFlow's memory back after each trial, and lets the search outlive one that the system kills for its memory.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -72,7 +73,8 @@ def run_trial(job: dict[str, Any], hopeless: Callable[[list[float]], bool]) -> O
             raise
         finally:
             status = process.wait()
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # of what it died too early to read
+                process.stdin.close()
             process.stdout.close()
     seconds = time.monotonic() - started
     if stopped:
@@ -114,17 +116,20 @@ def main() -> int:
     def answer(**message: Any) -> None:
         print(json.dumps(message, allow_nan=False), file=messages, flush=True)
 
+    def fail(reason: str) -> None:  # in which the place goes by one name, so that equal reasons are seen to be equal
+        answer(failed=reason.replace(job["place"], str(Path(job["place"]).with_name("trial"))))
+
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
         train(run_of(job), after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
     except Diverged as error:
-        answer(failed=f"{DIVERGED}{error}")
+        fail(f"{DIVERGED}{error}")
     except UserError as error:
-        answer(failed=str(error))
+        fail(str(error))
     except Exception as error:  # a trial may fail of anything
         lines = str(error).strip().splitlines()
-        answer(failed=f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+        fail(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     return 0
 
 

@@ -37,6 +37,7 @@ def test_report_says_which_split_is_missing():
     values = evaluation.scores(np.array([[3, 1], [0, 4]]))
     metrics = {
         "expressions": ["Sad", "Happy"],
+        "model": {"expressions": ["Sad", "Happy"]},
         "splits": {"PublicTest": {**values, "calibration_error": 0.1234, "seconds": 0.5}},
     }
     report = evaluation.report(metrics)
@@ -66,7 +67,13 @@ def test_faces_that_were_trained_on_are_left_out_of_the_second_accuracy():
     metrics = evaluation.split_metrics(model, faces, learned, augmented=False)
     assert (metrics["count"], metrics["accuracy"]) == (5, 0.6)
     assert metrics["deduplicated"] == {"count": 3, "accuracy": pytest.approx(2 / 3)}
-    report = evaluation.report({"expressions": ["Sad", "Happy"], "splits": {"PrivateTest": metrics}})
+    report = evaluation.report(
+        {
+            "expressions": ["Sad", "Happy"],
+            "model": {"expressions": ["Sad", "Happy"]},
+            "splits": {"PrivateTest": metrics},
+        }
+    )
     assert "Without the 2 faces that also occur in Training: 66.7%" in report
     every = evaluation.split_metrics(model, faces, faces.images, augmented=False)
     assert every["deduplicated"] == {"count": 0, "accuracy": 0}
@@ -169,6 +176,13 @@ def test_dataset_with_some_of_the_models_expressions_is_evaluated(small_model, d
     faces = few.load("PrivateTest", "landmarks")
     best = model.predict(faces.images, faces.features)[:, 3:6].argmax(axis=1)
     assert metrics["splits"]["PrivateTest"]["accuracy"] == accuracy_score(faces.labels, best)
+    assert "deduplicated" not in metrics["splits"]["PrivateTest"], "the model was trained on more than these"
+    assert "the model knows Angry, Disgust, Fear, Neutral as well" in evaluation.report(metrics)
+    evaluation.evaluate_and_write(model, few, tmp_path / "few")
+    assert {"metrics_asked_for_3.json", "confusion_matrix_asked_for_3.png"} <= {
+        p.name for p in (tmp_path / "few").iterdir()
+    }
+    assert not (tmp_path / "few" / "metrics.json").exists(), "where the model's own are"
 
 
 def test_dataset_of_other_expressions_is_refused(small_model, drawn_dataset):

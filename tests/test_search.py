@@ -379,6 +379,21 @@ def test_search_stops_where_trial_after_trial_fails_for_one_reason_but_not_for_d
     assert main(command) == 0  # the same command goes on
 
 
+def test_equal_reasons_are_equal_wherever_the_trials_were(drawn_dataset, monkeypatch):
+    settings = settings_of(run_of(drawn_dataset), OPTIMIZER)
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import trial\n"
+        "def train(run, after_epoch): raise OSError(f'no space for {run.training.checkpoint_folder}')\n"
+        "trial.train = train; trial.main()"
+    )
+    script = drawn_dataset.parent / "full.py"
+    script.write_text(code)
+    monkeypatch.setattr(trial_script, "__file__", str(script))
+    job = {"settings": settings, "parameters": {"learning_rate": 0.01}, "folder": str(drawn_dataset)}
+    outcomes = [run_trial(job, lambda accuracies: False) for _ in range(2)]
+    assert outcomes[0].reason == outcomes[1].reason and "OSError: no space for " in outcomes[0].reason
+
+
 def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
@@ -387,6 +402,7 @@ def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatc
     settings, _ = read_state(Path("search/default/state.json"))
     assert settings["hyperparams"]["schedule"] == OWN_SETTINGS["A"]["schedule"]
     assert settings["augmentation"]["flip"] is OWN_SETTINGS["A"]["flip"]
+    assert settings["hyperparams"]["optimizer"] == OWN_SETTINGS["A"]["optimizer"] != HYPERPARAMS.optimizer
     assert "--flip=yes" in capsys.readouterr().out  # of the command that trains with what was found
 
 
@@ -400,7 +416,10 @@ def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatc
         (["--output_size=5"], "--output_size=7"),
         (["--learning_rate=0.1"], "unrecognized arguments: --learning_rate"),
         (["--worker"], "--mongo=mongodb://host:port/database"),
-        (["--worker", "--mongo=mongodb://host/faces", "--heartbeat=9"], "leave out --heartbeat"),
+        (
+            ["--worker", "--mongo=mongodb://host/faces", "--heartbeat=9"],
+            "--worker takes its settings from the search",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(drawn_dataset, flags, fragment, tmp_path, monkeypatch, capsys):

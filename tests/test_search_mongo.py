@@ -560,6 +560,9 @@ def test_search_that_is_damaged_or_of_another_version_is_refused(
                 assert "search default in database test_" in error and "is damaged or of another version" in error
         server.searches.update_one({}, {"$set": whole})
         work(server, "default", str(drawn_dataset))
+    job = server.jobs.find_one()
+    with pytest.raises(UserError, match="is damaged"):
+        search_mongo.evaluate(server, "default", settings, str(drawn_dataset), {**job, "misc": {"vals": {}}}, 9.0)
     server.jobs.update_one({}, {"$set": {"result.accuracies": []}})
     assert "is damaged or of another version" in error_of(capsys, f"--mongo={address}", "--report")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, run_script
+from conftest import ROOT, assert_one_line_error, run_script
 
 import evaluation
 import saved_model
@@ -196,7 +196,8 @@ def test_nothing_but_a_saved_machine_is_replaced(machine, saved, tmp_path):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("photo.txt", "a face")
     for path, reason in (
-        (other, "is no saved machine and would be replaced"),
+        (other, "is no saved support vector machine and would be replaced"),
+        (ROOT / "pretrained" / "saved_model.bin", "is no saved support vector machine and would be replaced"),
         (tmp_path, "is a folder: the saved machine is a file"),
         (other / "svm.npz", "nothing can be written to"),
     ):
