@@ -110,11 +110,19 @@ class Experiment:
         return self.results / "results.csv"
 
     def rows(self, patterns: Sequence[str] | None = None) -> list[Row]:
-        """The plan's rows whose names fit one of the patterns, which may name the extra ones too; without, all."""
+        """The plan's rows whose names fit one of the patterns; without, all of them.
+
+        An extra row, which takes hours, only fits a pattern that begins with its model.
+        """
         rows = self.plan(results_report.read(self.table))
         if patterns is None:
             return rows
-        return [row for row in (*rows, *self.extra) if any(fnmatch.fnmatch(row.name, text) for text in patterns)]
+        named = {row: [text for text in patterns if text.startswith(row.model)] for row in self.extra}
+        return [
+            row
+            for row in (*rows, *self.extra)
+            if any(fnmatch.fnmatch(row.name, text) for text in named.get(row, patterns))
+        ]
 
     def folder(self, row: Row) -> Path:
         """Where a row has what it needs while it is trained."""
@@ -157,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.quick and arguments.input is None and not Path(experiment.input).exists():
         write_csv(experiment.input, *QUICK_FACES)
+    if arguments.quick and (old := outdated(experiment, results_report.read(experiment.table))):
+        results_report.drop(experiment.table, old)  # to try what was changed is what these rows are for
     failed = run(experiment, patterns)
     for row in failed:
         print(f"failed: {row.name}", file=sys.stderr)
@@ -194,17 +204,18 @@ def patterns_of(only: str | None, experiment: Experiment) -> list[str] | None:
     """The patterns of --only; None without it. Raises UserError when one of them fits no row."""
     if only is None:
         return None
-    patterns = [text.strip() for text in only.split(",")]
+    patterns = [text.strip() for text in only.split(",") if text.strip()] or [""]
     for pattern in patterns:
         if not experiment.rows([pattern]):
-            raise UserError(f"no row is called '{pattern}': --list shows their names")
+            listed = "--list" if experiment.plan is plan else "--quick --list"
+            raise UserError(f"no row is called '{pattern}', or not yet: {listed} shows their names")
     return patterns
 
 
 def listing(experiment: Experiment, patterns: Sequence[str] | None) -> str:
     """A line a row: its name, and what came out or that it is missing."""
     records = {Row.of(record): record for record in results_report.read(experiment.table)}
-    shown = experiment.rows(["*"] if patterns is None else patterns)
+    shown = experiment.rows(patterns) if patterns is not None else [*experiment.rows(), *experiment.extra]
     width = max((len(row.name) for row in shown), default=0)
     marks = dict.fromkeys(outdated(experiment, list(records.values())), ", with other settings")
     lines = [f"{row.name:{width}}  {state(row, records.get(row), experiment)}{marks.get(row, '')}" for row in shown]
@@ -228,7 +239,7 @@ def report(experiment: Experiment) -> None:
     """Fills the README's tables, or prints them where there is no README to fill, and draws the pictures."""
     records = results_report.read(experiment.table)
     check_settings(experiment, records)
-    text = results_report.tables(records)
+    text = results_report.tables(records, experiment.results if experiment.readme is None else results_report.RESULTS)
     readme = experiment.readme
     page = results_report.filled(readme.read_text(encoding="utf-8"), text, readme) if readme else ""
     for path in results_report.draw_pictures(records, experiment.results):  # before the text that shows them
@@ -316,10 +327,16 @@ def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[R
             row = missing[0]
             print(f"{row.name}: {len(missing)} to go", flush=True)
             try:
-                finish(row, experiment)
+                record = finish(row, experiment)
+                print(f"{row.name}: {state(row, record, experiment)}, see {experiment.table}", flush=True)
             except RowFailed as error:
                 print(f"{row.name} failed: {error}", file=sys.stderr)
                 failed.append(row)
+            except KeyboardInterrupt:
+                print(f"\nStopped at {row.name}: the same command goes on", file=sys.stderr)
+                raise
+    if not failed:
+        print(f"Nothing is missing: {experiment.table} has all of {len(experiment.rows(patterns))} rows")
     return failed
 
 
@@ -333,7 +350,7 @@ class RowFailed(Exception):
     """A row's process ended in an error; the row stays missing."""
 
 
-def finish(row: Row, experiment: Experiment) -> None:
+def finish(row: Row, experiment: Experiment) -> Record:
     """Trains and evaluates one row, and writes it down. Raises RowFailed when its process fails."""
     dataset = converted(row.expressions, experiment)
     check_dataset(dataset, row.expressions, experiment)
@@ -378,6 +395,7 @@ def finish(row: Row, experiment: Experiment) -> None:
         os.replace(folder / model_name(script), experiment.work / f"{row.name}{Path(model_name(script)).suffix}")
     results_report.append(experiment.table, record)  # last, for it is what counts
     tidy(row, experiment)
+    return record
 
 
 def tidy(row: Row, experiment: Experiment) -> None:

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,8 @@ def check(record: Record) -> None:
     ):
         if value not in choices:
             raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    if (row.model, row.features) == ("SVM", "none") or (row.model not in PUBLISHED_MODELS and row.settings != "ours"):
+        raise ValueError(f"there is no row {row.name}")
     if not set(row.expressions) <= set(SEVEN):
         raise ValueError(f"there are no expressions {record['expressions']}")
     for column in ACCURACIES:
@@ -177,15 +179,27 @@ def check(record: Record) -> None:
 
 def append(path: Path, record: Record) -> None:
     """Adds a line to the results file, which is never seen with half a line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    if not path.exists():
-        writer.writeheader()
-    writer.writerow(record)
+    text = _csv([record], head=not path.exists())
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     before += "\n" * (before != "" and not before.endswith("\n"))  # as an editor may have left it
     with whole_file(path) as temporary:
-        temporary.write_text(before + text.getvalue(), encoding="utf-8")
+        temporary.write_text(before + text, encoding="utf-8")
+
+
+def drop(path: Path, rows: Collection[Row]) -> None:
+    """Takes the lines of `rows` out of the results file."""
+    kept = [record for record in read(path) if Row.of(record) not in rows]
+    with whole_file(path) as temporary:
+        temporary.write_text(_csv(kept, head=True), encoding="utf-8")
+
+
+def _csv(records: Sequence[Record], head: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if head:
+        writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
 
 
 def number(record: Record, column: str = "test_accuracy") -> float:
@@ -204,11 +218,11 @@ def filled(page: str, text: str, name: str | Path = "README.md") -> str:
     return f"{before}\n{text}\n{after}"
 
 
-def tables(records: Sequence[Record]) -> str:
-    """All that the README says of the results, in Markdown."""
+def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
+    """All that the README says of the results, in Markdown. folder: where the pictures are."""
     if not records:
         return "No row has been run yet."
-    parts = [answer_table(records), picture_links(records), batch_norm_table(records), seven_table(records)]
+    parts = [answer_table(records), picture_links(records, folder), batch_norm_table(records), seven_table(records)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -241,15 +255,16 @@ def answer_table(records: Sequence[Record]) -> str:
     return f"{markdown(heads, lines)}\n\n{note}"
 
 
-def picture_links(records: Sequence[Record]) -> str:
+def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
     """What the README shows and names of the pictures that draw_pictures makes."""
     links = [
-        f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({RESULTS}/{confusion_name(record)})"
+        f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({folder}/{confusion_name(record)})"
         for record in headline(records)
     ]
     if any(record["model"] != "SVM" for record in records):
-        links.insert(0, f"[learning curves]({RESULTS}/{CURVES})")
-    return f"![The accuracies of the table as bars]({RESULTS}/{ANSWER})\n\nMore pictures: {', '.join(links) or 'none'}."
+        links.insert(0, f"[learning curves]({folder}/{CURVES})")
+    more = f"\n\nMore pictures: {', '.join(links)}." if links else ""
+    return f"![The accuracies of the table as bars]({folder}/{ANSWER}){more}"
 
 
 def cell_rows(records: Sequence[Record], model: str, kind: str, settings: str) -> list[Record]:
@@ -434,16 +449,21 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
         axes.set_xticks(range(len(kinds)), names, fontsize=8.5)
         axes.set_xlim(-0.6, len(kinds) - 0.4)
         axes.set_title("SVM, without the pixels" if model == "SVM" else f"Model {model}")
-        axes.set_ylim(0, 0.9)
+        axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
     panels[0].set_ylabel("accuracy on five expressions")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in BARS.values()]
-    figure.legend(handles, list(BARS), loc="outside lower center", ncols=3, frameon=False)
+    shown = {name: colour for name, (settings, colour) in BARS.items() if not settings or _has(records, settings)}
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+    figure.legend(handles, list(shown), loc="outside lower center", ncols=3, frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _has(records: Sequence[Record], settings: str) -> bool:
+    return any(cell_rows(records, *key, settings) for key in PUBLISHED)
 
 
 def _draw_bars(axes: Any, position: int, records: Sequence[Record], model: str, kind: str) -> None:
@@ -486,11 +506,14 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
         axes.set_title(f"Model {models[column]}: {', '.join(kinds[line])}", fontsize=10)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.set_xlabel("epoch" if line == len(kinds) - 1 else "")
+        axes.set_ylabel("accuracy" if column == 0 else "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.set_visible(bool(axes.lines))
-    handles = [plt.Line2D([], [], color=f"C{number}") for number in range(len(FEATURES))]
+    inputs = [kind for kind in FEATURES if any(record["features"] == kind for record, _ in histories)]
+    handles = [plt.Line2D([], [], color=f"C{FEATURES.index(kind)}") for kind in inputs]
     handles += [plt.Line2D([], [], color="grey"), plt.Line2D([], [], color="grey", linestyle=":")]
-    names = [*INPUTS.values(), "PublicTest", "Training, while it learns"]
+    names = [*(INPUTS[kind] for kind in inputs), "PublicTest", "Training, while it learns"]
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(models)), frameon=False, fontsize=9)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=100)

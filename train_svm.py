@@ -63,7 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.save(path)
         print(f"Saved: {path} ({path.stat().st_size / 1e6:.0f} MB)")
     if arguments.evaluate:
-        evaluation.evaluate_and_write(load(path), dataset, path.parent)
+        machine = load(path)
+        if arguments.features not in (None, machine.facts["features"]):
+            raise UserError(
+                f"{path} was trained with {machine.facts['features']}: leave out --features={arguments.features}, or "
+                "name another --save_model_path"
+            )
+        evaluation.evaluate_and_write(machine, dataset, path.parent)
     return 0
 
 
@@ -259,6 +265,8 @@ def load(path: str | Path) -> Machine:
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(FACTS))
+        if facts.get("model") != "SVM":
+            raise UserError(f"{path} is a network: 'python train.py --evaluate=yes' and 'python predict.py' use it")
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")
         with np.load(path, allow_pickle=False) as file:
@@ -266,7 +274,7 @@ def load(path: str | Path) -> Machine:
         return checked(facts, arrays)
     except FileNotFoundError as error:
         raise UserError(
-            f"no trained machine at {path}: run 'python train_svm.py', or set SVM.save_model_path"
+            f"no trained machine at {path}: run 'python train_svm.py', or name another --save_model_path"
         ) from error
     except UserError:
         raise
@@ -347,7 +355,11 @@ def choose(learn: Split, validation: Split, facts: dict[str, Any], settings: Svm
         names = ", ".join(facts["expressions"][label] for label in sorted(missing))
         raise UserError(f"no face among {len(few)} to learn {names} from: use more, see --trial_faces")
     candidates = all_choices(settings)
-    scalings = {(choice.landmarks, choice.hog_weight): scaling_of(few, choice, settings) for choice in candidates}
+    different = {(choice.landmarks, choice.hog_weight): choice for choice in candidates}
+    scalings = {
+        place: scaling_of(few, choice, settings)
+        for place, choice in tqdm(different.items(), desc="Scaling", unit="scaling", leave=False)
+    }
 
     def reached(choice: Choice) -> float:
         machine = fit(few, scalings[choice.landmarks, choice.hog_weight], choice, facts)

@@ -134,6 +134,8 @@ def test_file_that_is_damaged_or_has_a_row_twice_is_refused(tmp_path):
         (whole.replace("A,none", "D,none"), "'D' is none of A, B, C, SVM"),
         (whole.replace("A,none", "A,hog"), "'hog' is none of"),
         (whole.replace("published", "mine"), "'mine' is none of"),
+        (whole.replace("A,none", "SVM,none"), "there is no row SVM_none"),
+        (whole.replace("A,none", "C,none"), "there is no row C_none_03456_published"),
         (whole.replace("6,yes", "6,maybe"), "'maybe' is none of"),
         (whole.replace("0 3 4 5 6", "0 3 9"), "no expressions 0 3 9"),
         (whole.replace("24176", "many"), "is damaged"),
@@ -360,10 +362,17 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
     before = table.read_text()
     (work / OURS[1].name).mkdir()  # as a kill leaves it that comes right after the line was written
     run = quick(tmp_path)
-    assert (run.returncode, run.stdout, table.read_text()) == (0, "", before)
+    assert (run.returncode, table.read_text()) == (0, before)
+    assert run.stdout == "Nothing is missing: results_work/quick/results/results.csv has all of 2 rows\n"
     assert not (work / OURS[1].name).exists()
     run = quick(tmp_path, "--report")
     assert run.returncode == 0 and "| SVM, landmarks | 46.9% |" in run.stdout
+    assert "](results_work/quick/results/learning_curves.png)" in run.stdout
+    content["settings"]["hyperparams"]["keep_prob"] = 0.123  # as if parameters.py had had that
+    (work / "results" / "rows" / f"{OURS[1].name}.json").write_text(json.dumps(content))
+    assert quick(tmp_path, "--report").returncode == 2
+    run = quick(tmp_path, "--only=SVM_*")
+    assert run.returncode == 0 and [Row.of(line) for line in read(table)] == [SVMS[0]], "it tries out what is new"
     assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "README.md").exists()
 
 
@@ -380,10 +389,20 @@ def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
     chosen = [row for row in plan([]) if row.model == "SVM" or (row.model, row.features) == ("B", "none")]
     assert names == [row.name for row in chosen] and len(names) == 6
-    for only, unknown in (("D_*", "D_*"), ("", ""), (" ,", ""), ("A_*,D_*", "D_*"), ("A_none", "A_none")):
+    for only, unknown in (("D_*", "D_*"), ("", ""), (" ,", ""), ("A_*,,D_*,", "D_*"), ("A_none", "A_none")):
         for action in ([], ["--list"]):
             assert reproduce_results.main([*action, f"--only={only}"]) == 2
             assert f"no row is called '{unknown}'" in capsys.readouterr().err
+    assert reproduce_results.main(["--list", "--only=*7_*,C_none*"]) == 2, "there are none of seven expressions yet"
+    assert "no row is called '*7_*', or not yet: --list" in capsys.readouterr().err
+    assert reproduce_results.main(["--list", "--only=*,C_none*"]) == 0
+    assert ON_REQUEST[0].name in (output := capsys.readouterr().out) and ON_REQUEST[1].name not in output
+    assert reproduce_results.main(["--list", "--only=*"]) == 0
+    assert ON_REQUEST[0].name not in capsys.readouterr().out, "which take hours, and are named by their model only"
+    for flags in (["--list", "--report"], ["--report", "--only=A_*"], ["--list", "--keep_models"]):
+        with pytest.raises(SystemExit):
+            reproduce_results.main(flags)
+        assert ".py: error: --" in capsys.readouterr().err
     assert reproduce_results.main(["--quick", "--results=./results"]) == 2
     assert "another --results than results" in capsys.readouterr().err
     for flags in (["--only=SVM_*"], ["--quick"]):

@@ -166,8 +166,15 @@ def test_facts_and_arrays_that_do_not_fit_are_refused(machine, saved):
 def test_networks_and_machines_are_not_taken_for_one_another(saved, raw_model):
     with pytest.raises(UserError, match="is a support vector machine"):
         saved_model.load(saved)
-    with pytest.raises(UserError, match="is not a whole saved machine"):
+    with pytest.raises(UserError, match="is a network: "):
         load(raw_model)
+
+
+def test_machine_of_other_features_than_asked_for_is_refused(saved, drawn_dataset, capsys):
+    flags = ["--train=no", f"--folder={drawn_dataset}", f"--save_model_path={saved}"]
+    assert train_svm.main([*flags, "--features=landmarks"]) == 2
+    assert "was trained with landmarks_hog: leave out --features=landmarks" in capsys.readouterr().err
+    assert train_svm.main([*flags, "--features=landmarks_hog"]) == 0
 
 
 def test_command_says_what_is_missing(drawn_dataset, tmp_path):
