@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from command_line import UserError
 from data_loader import open_dataset
@@ -114,12 +114,18 @@ def main() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a training prints would mix with the search's lines
 
     def answer(**message: Any) -> None:
-        print(json.dumps(message, allow_nan=False), file=messages, flush=True)
+        try:
+            print(json.dumps(message, allow_nan=False), file=messages, flush=True)
+        except BrokenPipeError:  # noticed before the thread below has noticed it
+            _end(job["place"])
 
     def fail(reason: str) -> None:  # in which the place goes by one name, so that equal reasons are seen to be equal
         answer(failed=reason.replace(job["place"], str(Path(job["place"]).with_name("trial"))))
 
-    job = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return 1  # the search has gone before it told the job
+    job = json.loads(line)
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
         train(run_of(job), after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
@@ -150,6 +156,10 @@ def run_of(job: dict[str, Any]) -> Run:
 def _end_with_search(place: str) -> None:
     while os.read(0, 1):  # until the search closes its end, however it goes
         pass
+    _end(place)
+
+
+def _end(place: str) -> NoReturn:
     shutil.rmtree(place, ignore_errors=True)
     os._exit(1)
 

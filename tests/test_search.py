@@ -210,6 +210,24 @@ def test_trial_whose_process_dies_has_failed(script, reason, settings, tmp_path,
     assert outcome.status == "failed" and reason in outcome.reason
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_trial_whose_search_is_gone_ends_quietly(settings, told, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, trial_script.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    place = tmp_path / "place"
+    place.mkdir()
+    job = {**job_of(settings, "elsewhere"), "place": str(place)}
+    if told:
+        process.stdin.write(f"{json.dumps(job)}\n".encode())
+        process.stdin.flush()
+        assert process.wait(60) == 1 and not place.exists()
+    process.stdin.close()
+    assert process.wait(60) == 1 and process.stderr.read() == b""
+    process.stderr.close()
+
+
 def test_hopeless_trial_is_stopped_and_keeps_its_accuracies(settings, tmp_path, monkeypatch):
     (tmp_path / "trial.py").write_text(
         "import time\nfor accuracy in (0.1, 0.2, 0.3):\n    print(f'{{\"accuracy\": {accuracy}}}', flush=True)\n"
