@@ -17,12 +17,16 @@ import os
 import signal
 import sys
 import threading
+import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
+
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+TUPLES = {float: "(0.5, 1.0)", str: "('first', 'second')"}
 
 
 class UserError(Exception):
@@ -53,17 +57,21 @@ def add_yes_no(parser: argparse.ArgumentParser, *names: str, default: bool | Non
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: Any, *names: str) -> None:
-    """One flag `--name` for each named field of the dataclass instance `settings`."""
+    """One flag `--name` for each named field of the dataclass instance `settings`.
+
+    Raises UserError when parameters.py, where the user edits them, has a value of another type than the field's.
+    """
+    check_types(settings)
     fields = {field.name: field for field in dataclasses.fields(settings)}
     for name in names:
-        value, metadata = getattr(settings, name), fields[name].metadata
+        value, metadata, kind = getattr(settings, name), fields[name].metadata, fields[name].type
         help = f"{metadata['help']} (default: {_shown(value)})".replace("%", "%%")
-        if isinstance(value, bool):
+        if kind is bool:
             add_yes_no(parser, f"--{name}", default=None, help=help)
         else:
             choices = metadata["choices"]
-            metavar = None if choices else {int: "N", float: "X"}.get(type(value), "PATH")
-            parser.add_argument(f"--{name}", type=type(value), choices=choices, metavar=metavar, help=help)
+            metavar = None if choices else {int: "N", float: "X"}.get(kind, "PATH")
+            parser.add_argument(f"--{name}", type=kind, choices=choices, metavar=metavar, help=help)
 
 
 def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
@@ -71,6 +79,28 @@ def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
     names = [field.name for field in dataclasses.fields(settings)]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
     return dataclasses.replace(settings, **given)
+
+
+def check_types(settings: Any) -> None:
+    """Raises UserError when a value of the dataclass instance `settings` is of another type than its field's."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if typing.get_origin(field.type) is tuple:
+            kind = typing.get_args(field.type)[0]
+            fits = isinstance(value, tuple) and all(_fits(item, kind) for item in value)
+            wanted = f"a tuple, like {TUPLES[kind]}"
+        else:
+            fits, wanted = _fits(value, field.type), KINDS[field.type]
+            choices = field.metadata["choices"]
+            if fits and choices and value not in choices:
+                fits, wanted = False, f"one of {', '.join(choices)}"
+        if not fits:
+            raise UserError(f"parameters.py sets {field.name} to {value!r}: it must be {wanted}")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    is_integer_for_float = kind is float and type(value) is int and abs(value) <= sys.float_info.max
+    return type(value) is kind or is_integer_for_float
 
 
 def read_settings(settings: Settings, path: str | Path) -> Settings:
@@ -85,17 +115,15 @@ def read_settings(settings: Settings, path: str | Path) -> Settings:
 
 
 def with_values(settings: Settings, values: dict[str, Any], source: str) -> Settings:
-    """`settings` with the JSON `values` of `source`. Raises UserError for a name, type or choice that there is not."""
+    """`settings` with the `values` of `source`. Raises UserError for a name, type or choice that there is not."""
     fields, fitting = {field.name: field for field in dataclasses.fields(settings)}, {}
     for name, value in values.items():
         if name not in fields:
             raise UserError(f"{source} sets '{name}', which there is not: it can set {', '.join(fields)}")
-        wanted, choices = type(getattr(settings, name)), fields[name].metadata["choices"]
-        fits = wanted is float and type(value) is int and abs(value) <= sys.float_info.max
-        fitting[name] = float(value) if fits else value
-        if type(fitting[name]) is not wanted:
-            kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]
-            raise UserError(f"{source} sets {name} to {json.dumps(value)}: it must be {kind}")
+        kind, choices = fields[name].type, fields[name].metadata["choices"]
+        if not _fits(value, kind):
+            raise UserError(f"{source} sets {name} to {json.dumps(value, default=repr)}: it must be {KINDS[kind]}")
+        fitting[name] = kind(value)
         if choices and value not in choices:
             raise UserError(f"{source} sets {name} to '{value}': it must be one of {', '.join(choices)}")
     return dataclasses.replace(settings, **fitting)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 import evaluation
 import saved_model
 from augmentation import augment
-from command_line import UserError, add_flags, add_yes_no, command, in_short, override, read_settings
+from command_line import UserError, add_flags, add_yes_no, command, in_short, override, read_settings, with_values
 from data_loader import Dataset, Split, open_dataset
 from files import whole_file
 from parameters import (
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Training, Augmentation]:
     """The settings of parameters.py, replaced by the model's own, the file's of --hyperparams, and the given flags.
 
-    Raises UserError when published settings are asked for of a model that has none.
+    Raises UserError when published settings are asked for of a model that has none, and for values that do not fit.
     """
     file = getattr(arguments, "hyperparams", None)
     model = arguments.model or NETWORK.model
@@ -106,14 +106,16 @@ def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Tr
     if wanted == "published" and model not in PUBLISHED_MODELS:
         raise UserError(f"Model {model} has no published settings: leave out --settings=published")
     ours = (wanted or TRAINING.settings) == "ours" or model not in PUBLISHED_MODELS
-    own = OWN_SETTINGS[model] if ours else {}
+    own = dict(OWN_SETTINGS[model]) if ours else {}
     replaced = []
     for settings in (NETWORK, HYPERPARAMS, TRAINING, AUGMENTATION):
         names = {field.name for field in dataclasses.fields(settings)}
-        settings = dataclasses.replace(settings, **{name: value for name, value in own.items() if name in names})
+        settings = with_values(settings, {name: own.pop(name) for name in names & own.keys()}, "OWN_SETTINGS")
         if file is not None and isinstance(settings, Hyperparams):
             settings = read_settings(settings, file)
         replaced.append(override(settings, arguments))
+    if own:
+        raise UserError(f"OWN_SETTINGS of Model {model} has '{next(iter(own))}', which is no setting of a training")
     return tuple(replaced)
 
 

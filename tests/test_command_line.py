@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ class Settings:
     share: float = setting(0.5, "100% of it")
     wanted: bool = setting(True, "whether")
     kind: str = setting("A", "which", choices=("A", "B"))
+    bounds: tuple[float, ...] = (0.0, 1.0)
+    names: tuple[str, ...] = ("first",)
 
 
 def overridden(*flags: str) -> Settings:
@@ -81,6 +84,30 @@ def test_bad_value_is_a_usage_error_that_names_it(capsys, flag, complaint):
         overridden(flag)
     assert exit.value.code == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("edited", "complaint"),
+    [
+        ({"count": "3"}, "parameters.py sets count to '3': it must be a whole number"),
+        ({"count": True}, "parameters.py sets count to True: it must be a whole number"),
+        ({"share": None}, "parameters.py sets share to None: it must be a number"),
+        ({"wanted": 1}, "parameters.py sets wanted to 1: it must be true or false"),
+        ({"kind": "C"}, "parameters.py sets kind to 'C': it must be one of A, B"),
+        ({"bounds": 0.5}, "parameters.py sets bounds to 0.5: it must be a tuple, like (0.5, 1.0)"),
+        ({"bounds": (0.5, "1")}, "parameters.py sets bounds to (0.5, '1'): it must be a tuple, like (0.5, 1.0)"),
+        ({"names": "linear"}, "parameters.py sets names to 'linear': it must be a tuple, like ('first', 'second')"),
+    ],
+)
+def test_parameters_py_edited_wrongly_is_an_error_that_says_how_to_mend_it(edited, complaint):
+    with pytest.raises(UserError, match=f"^{re.escape(complaint)}$"):
+        add_flags(argparse.ArgumentParser(), Settings(**edited), "folder")
+
+
+def test_whole_number_serves_as_a_number():
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Settings(share=1, bounds=(0, 1)), "share")
+    assert parser.parse_args(["--share=0.25"]).share == 0.25
 
 
 def test_help_shows_explanations_defaults_and_choices(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -348,6 +349,20 @@ def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):
     monkeypatch.setattr(training_script, "NETWORK", replace(training_script.NETWORK, model="C"))
     assert chosen()[1].schedule == "cosine"
     assert chosen("--model=B")[1] == HYPERPARAMS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("epochs", "30", 'OWN_SETTINGS sets epochs to "30": it must be a whole number'),
+        ("epoch", 30, "OWN_SETTINGS of Model A has 'epoch', which is no setting of a training"),
+    ],
+)
+def test_settings_of_our_own_edited_wrongly_are_an_error_that_names_them(monkeypatch, name, value, complaint):
+    monkeypatch.setitem(OWN_SETTINGS, "A", {**OWN_SETTINGS["A"], name: value})
+    assert chosen("--model=A")[2].epochs == TRAINING.epochs, "they are not asked for"
+    with pytest.raises(UserError, match=f"^{re.escape(complaint)}$"):
+        chosen("--model=A", "--settings=ours")
 
 
 def test_settings_of_our_own_are_asked_for_by_name(monkeypatch):
