@@ -91,6 +91,7 @@ class Scaling:
 class TrainingGraph:
     """A network in training, in a graph of its own: feed `images`, `features` and `labels`, run `train`.
 
+    With a teacher, feed `taught` too: its probabilities (N, output_size).
     Its randomness depends on `seed` and the step alone, so that a resumed run repeats the uninterrupted one. steps: of
     the whole training, over which a cosine schedule falls.
     """
@@ -106,8 +107,12 @@ class TrainingGraph:
             self.labels = tf.placeholder(tf.int64, (None,), "labels")
             self.step = tf.train.get_or_create_global_step()
 
+            self.taught = tf.placeholder(tf.float32, (None, network.output_size), "taught")
+
             faces = tf.cast(self.images[..., None], tf.float32)
             vectors, targets = self.features, smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
+            if hyperparams.teacher_share:
+                targets = (1 - hyperparams.teacher_share) * targets + hyperparams.teacher_share * self.taught
             if hyperparams.mixup:
                 faces, vectors, targets = mixed(hyperparams.mixup, seed, self.step, faces, vectors, targets)
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)

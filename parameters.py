@@ -62,6 +62,8 @@ class Hyperparams:
     keep_prob: float = setting(0.956, "share of activations that dropout keeps")
     weight_decay: float = setting(0.0, "the loss grows by half of this times the sum of the kernels' squares")
     label_smoothing: float = setting(0.0, "share of a label that is spread evenly over all expressions")
+    teacher: str = setting("pretrained/saved_model.bin", "a saved model that the network may learn from")
+    teacher_share: float = setting(0.0, "share of a label that is the teacher's probabilities of the face; 0: none")
     mixup: float = setting(0.0, "faces are mixed in pairs, with a share drawn from Beta(mixup, mixup); 0: none")
     weight_averaging: float = setting(0.0, "decay of the moving average of the weights, which is kept; 0: none")
     batch_size: int = setting(128, "images in a training step")

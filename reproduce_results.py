@@ -43,6 +43,7 @@ from drawn_faces import write_csv
 from files import lock, whole_file
 from parameters import AUGMENTATION, DATASET, EMOTIONS, FEATURES, HYPERPARAMS, NETWORK, PUBLISHED_MODELS, SPLITS, SVM
 from results_report import SEVEN, Record, Row, number
+from teacher import Teacher
 
 PACKAGES = ("tensorflow", "tflearn", "ai-edge-litert", "scikit-learn", "numpy")
 SEEDS = 3  # of the two best cells
@@ -263,13 +264,17 @@ def settings_of(row: Row, experiment: Experiment) -> dict[str, dict[str, Any]]:
         decisive = {"svm": {name: value for name, value in settings.items() if name != "save_model_path"}}
         return {**decisive, "recipes": recipes_of(row.features)}
     network, hyperparams, training, augmentation = train.settings_of(train._parser().parse_args(flags))
-    return {
+    settings = {
         "network": asdict(network),
         "hyperparams": asdict(hyperparams),
         "augmentation": asdict(augmentation),
         "training": {name: getattr(training, name) for name in ("epochs", "seed", "quantize", "bfloat16")},
         "recipes": recipes_of(row.features),
     }
+    if hyperparams.teacher_share:
+        expressions = [EMOTIONS[label] for label in row.expressions]
+        settings["teacher"] = Teacher(hyperparams.teacher, expressions, row.features).facts
+    return settings
 
 
 def recipes_of(kind: str) -> dict[str, dict[str, Any]]:
@@ -413,7 +418,7 @@ def aside(folder: Path) -> Path:
 def trained_settings(facts: dict[str, Any], settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those of `settings` that a saved model's facts tell, as they were when it was trained."""
     found = {**facts, "svm": facts["settings"]} if "svm" in settings else facts
-    return {part: {name: found[part].get(name) for name in settings[part]} for part in settings}
+    return {part: {name: found.get(part, {}).get(name) for name in settings[part]} for part in settings}
 
 
 def converted(expressions: Sequence[int], experiment: Experiment) -> Dataset:

@@ -261,7 +261,7 @@ def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> st
         f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({folder}/{confusion_name(record)})"
         for record in headline(records)
     ]
-    if any(record["model"] != "SVM" for record in records):
+    if any(_has_epochs(record) for record in records):
         links.insert(0, f"[learning curves]({folder}/{CURVES})")
     more = f"\n\nMore pictures: {', '.join(links)}." if links else ""
     return f"![The accuracies of the table as bars]({folder}/{ANSWER}){more}"
@@ -387,8 +387,7 @@ def draw_pictures(records: Sequence[Record], folder: Path) -> list[Path]:
     if records:
         draw_answer(records, folder / ANSWER)
         drawn.append(folder / ANSWER)
-    histories = [(record, detail(folder, record)["history"]) for record in records if record["model"] != "SVM"]
-    if histories:
+    if histories := [(record, detail(folder, record)["history"]) for record in records if _has_epochs(record)]:
         draw_learning_curves(histories, folder / CURVES)
         drawn.append(folder / CURVES)
     for record in headline(records):
@@ -518,6 +517,11 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=100)
     plt.close(figure)
+
+
+def _has_epochs(record: Record) -> bool:
+    """Whether there is a learning curve to draw: not of a support vector machine, nor of what diverged at once."""
+    return record["epochs"] not in ("", "0")
 
 
 def _kind(record: Record) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ model. `--resume=yes` goes on after an interruption.
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -48,6 +49,7 @@ from parameters import (
     Network,
     Training,
 )
+from teacher import Teacher
 
 if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no TensorFlow, and is quicker without
     from model import Scaling, TrainingGraph
@@ -131,6 +133,7 @@ def check_settings(network: Network, hyperparams: Hyperparams, training: Trainin
         (hyperparams, "warmup_steps", hyperparams.warmup_steps >= 0, "0 or more"),
         (hyperparams, "weight_decay", 0 <= hyperparams.weight_decay < math.inf, "0 or more"),
         (hyperparams, "label_smoothing", 0 <= hyperparams.label_smoothing < 1, "0 or more, below 1"),
+        (hyperparams, "teacher_share", 0 <= hyperparams.teacher_share <= 1, "from 0 to 1"),
         (hyperparams, "mixup", 0 <= hyperparams.mixup < math.inf, "0 or more"),
         (hyperparams, "weight_averaging", 0 <= hyperparams.weight_averaging < 1, "0 or more, below 1"),
         (hyperparams, "batch_size", hyperparams.batch_size >= 2, "2 or more"),
@@ -195,6 +198,19 @@ class Run:
     def steps(self) -> int:
         return self.training.epochs * self.steps_per_epoch
 
+    @functools.cached_property
+    def teacher(self) -> Teacher | None:
+        """What is learned beside the labels, loaded when first asked for. Raises UserError when it cannot be used."""
+        if not self.hyperparams.teacher_share:
+            return None
+        teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
+        if any(self.dataset.recipes(self.network.features)[name] != recipe for name, recipe in teacher.recipes.items()):
+            raise UserError(
+                f"{self.dataset.folder} has features computed otherwise than the teacher's (another landmark "
+                "predictor?): convert again, or name another --teacher"
+            )
+        return teacher
+
     def resumable(self) -> dict[str, Any]:
         """What must not change between a training and its resumption; epochs only in a cosine."""
         return {
@@ -206,6 +222,7 @@ class Run:
             "bfloat16": self.training.bfloat16,
             "dataset": self.dataset.fingerprint,
             "recipes": self.dataset.recipes(self.network.features),
+            **({"teacher": self.teacher.facts} if self.teacher else {}),
         }
 
 
@@ -306,8 +323,10 @@ def train_epoch(
     loss_sum = accuracy_sum = 0.0
     name = f"Epoch {epoch}/{run.training.epochs}"
     with tqdm(batches(run, learn, epoch), desc=name, total=run.steps_per_epoch, unit="step") as progress:
-        for count, batch in enumerate(progress, 1):
+        for count, (batch, taught) in enumerate(progress, 1):
             feed = {graph.images: batch.images, graph.features: batch.features, graph.labels: batch.labels}
+            if taught is not None:
+                feed[graph.taught] = taught
             _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
             if not math.isfinite(loss):
                 raise Diverged(f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate")
@@ -329,15 +348,19 @@ def train_epoch(
     }
 
 
-def batches(run: Run, learn: Split, epoch: int) -> Iterator[Split]:
-    """The faces of each step, changed at random, while the step before is computed; from seed and epoch alone."""
+def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndarray | None]]:
+    """The faces of each step, changed at random, and what the teacher makes of them where there is one.
+
+    Made while the step before is computed; from seed and epoch alone.
+    """
     rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
 
-    def batch(step: int) -> Split:
+    def batch(step: int) -> tuple[Split, np.ndarray | None]:
         random = np.random.default_rng((run.training.seed, epoch, step))
         images, vectors = learn.images[rows[step]], learn.features[rows[step]]
         images, vectors = augment(images, vectors, run.network.features, run.augmentation, random)
-        return Split(images, vectors, learn.labels[rows[step]])
+        taught = run.teacher.probabilities(images, vectors) if run.teacher else None
+        return Split(images, vectors, learn.labels[rows[step]]), taught
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, 0)
@@ -496,6 +519,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "hyperparams": dataclasses.asdict(run.hyperparams),
         "augmentation": dataclasses.asdict(run.augmentation),
         "training": dataclasses.asdict(run.training),
+        **({"teacher": run.teacher.facts} if run.teacher else {}),
         "bfloat16": uses_bfloat16(run.training),
         "epochs_finished": len(state.history),
         "best_epoch": int(state.best["epoch"]),

@@ -270,6 +270,19 @@ def test_label_smoothing_spreads_a_share_evenly(slim, share):
     assert loss == pytest.approx(cross_entropy(logits, targets), rel=1e-4)
 
 
+def test_teacher_takes_its_share_of_the_labels(slim):
+    network = replace(slim, batch_norm_conv=False)
+    images, vectors, labels = tiny_set(network)
+    taught = np.random.default_rng(1).dirichlet(np.ones(3), TINY).astype(np.float32)
+    hyperparams = replace(STEADY, label_smoothing=0.1, teacher_share=0.7)
+    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), 0, steps=8)
+    feed = {graph.images: images, graph.features: vectors, graph.labels: labels, graph.taught: taught}
+    with graph.session(bfloat16=False) as session:
+        loss, logits = session.run([graph.loss, graph.logits], feed)
+    targets = 0.3 * (0.9 * np.eye(3)[labels] + 0.1 / 3) + 0.7 * taught
+    assert loss == pytest.approx(cross_entropy(logits, targets), rel=1e-4)
+
+
 def test_mixup_mixes_each_batch_in_one_share_that_depends_on_seed_and_step():
     first, second = np.float32([[1], [2], [3]]), np.eye(3, dtype=np.float32)
 

@@ -72,7 +72,8 @@ def metrics_of(row: Row) -> dict:
     }
 
 
-DIVERGED = dict.fromkeys((*COLUMNS[6:10], "best_epoch", "seconds"), "") | {"outcome": "diverged in epoch 1"}
+DIVERGED = dict.fromkeys((*COLUMNS[6:10], "best_epoch", "seconds"), "")
+DIVERGED |= {"outcome": "diverged in epoch 1", "epochs": "0"}
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_tables_give_published_and_measured_side_by_side():
     text = tables([record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], 0.5, 0.55, **later)])
     assert "| raw pixels | +7.4 | +13.0 (55.0%, then diverged) | +39.3 | – |" in text
     text = tables([record(replace(OURS[0], expressions=SEVEN), **DIVERGED)])
-    assert "| Model A, raw pixels | – | – | – | – | – | – of 13, then diverged | – |" in text
+    assert "| Model A, raw pixels | – | – | – | – | – | – of 0, then diverged | – |" in text
     seeds = [record(replace(CELLS[0], seed=seed), 0.6, test) for seed, test in enumerate((0.7, 0.74))]
     seeds.append(record(replace(CELLS[0], seed=2), **DIVERGED))
     assert "**72.0%** (60.0%) ± 2.8 over 2 seeds, 1 of 3 diverged |" in tables(seeds)
@@ -308,6 +309,19 @@ def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, 
     Path(f"results/rows/{rows[0].name}.json").unlink()
     Path("README.md").write_text(page)
     assert reproduce_results.main(["--report"]) == 2 and f"{rows[0].name}.json is missing" in capsys.readouterr().err
+
+
+def test_learning_curves_leave_out_what_has_none(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(results_report, "draw_learning_curves", lambda histories, path: drawn.extend(histories))
+    one = {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.6}
+    records = [record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], **DIVERGED), record(SVMS[0], epochs="")]
+    for line, history in zip(records, ([one], [], []), strict=True):
+        put(tmp_path, line, history=history)
+    results_report.draw_pictures(records, tmp_path)
+    assert drawn == [(records[0], [one])] and "learning_curves.png" in tables(records)
+    results_report.draw_pictures(records[1:], tmp_path)
+    assert len(drawn) == 1 and "learning_curves.png" not in tables(records[1:])
 
 
 def test_headline_is_chosen_on_public_test():

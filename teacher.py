@@ -1,0 +1,66 @@
+"""A teacher: a saved model whose probabilities of each face a network learns beside the face's label.
+
+    teacher = Teacher("pretrained/saved_model.bin", dataset.expressions, "landmarks")
+    teacher.probabilities(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) float32
+
+FER2013's labels are wrong or disputed for every third face; what a better network makes of a face tells the one in
+training what else the face could show (knowledge distillation: Hinton, Vinyals and Dean, 2015). The teacher is asked of
+each face as it was changed for the network, anew in every epoch (Beyer et al., "Knowledge distillation: a good teacher
+is patient and consistent", CVPR 2022).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import saved_model
+from command_line import UserError
+
+LEAST = 1e-6  # no expression has a smaller share
+
+
+class Teacher:
+    """The saved model at `path`, asked which of `expressions` a face shows.
+
+    kind: the features that the network in training has; the teacher must have the same, or be one of raw pixels.
+    Raises UserError when it cannot be read, has other features, or does not know all of the expressions.
+    """
+
+    def __init__(self, path: str, expressions: Sequence[str], kind: str):
+        found = find(path)
+        self._model = saved_model.load(found, threads=1)  # the other core is the network's
+        if self._model.features not in ("none", kind):
+            raise UserError(
+                f"the teacher {found} wants features={self._model.features}, which the network in training has not: "
+                "name another --teacher, or use its --features"
+            )
+        if unknown := [name for name in expressions if name not in self._model.expressions]:
+            raise UserError(f"the teacher {found} does not know {', '.join(unknown)}: name another --teacher")
+        self._columns = [self._model.expressions.index(name) for name in expressions]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What tells it from other teachers."""
+        return {"network_sha256": self._model.facts["network_sha256"]}
+
+    @property
+    def recipes(self) -> dict[str, dict]:
+        """Of its features: see features.recipe."""
+        return self._model.recipes
+
+    def probabilities(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """What it makes of the faces, calibrated: (N, 48, 48) uint8, (N, size) float32 -> (N, K) float32.
+
+        Of a teacher with more expressions, the shares that these have among each other; even ones where it sees none.
+        """
+        if self._model.features == "none":
+            vectors = vectors[:, :0]
+        known = np.maximum(self._model.predict(faces, vectors)[:, self._columns], np.float32(LEAST))
+        return known / known.sum(axis=1, keepdims=True)
+
+
+def find(path: str) -> str:
+    """`path` where there is a file, else the one of that name beside the code, as the shipped model is."""
+    beside = Path(__file__).resolve().parent / path
+    return str(beside) if not Path(path).exists() and beside.is_file() else path

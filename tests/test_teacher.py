@@ -1,0 +1,96 @@
+"""Learning from a teacher: what it is asked, what becomes of its answers, and who may be one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import saved_model
+from command_line import UserError
+from data_loader import open_dataset
+from parameters import EMOTIONS, TRAINING, Augmentation, Hyperparams, Network, Training
+from teacher import Teacher, find
+from train import CannotResume, Run, batches, train
+
+NETWORK = Network(model="A", features="landmarks")
+QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
+CHANGES = Augmentation(flip=True, shift=0.1, rotation=12)
+
+
+def taught_by(model: Path, share: float = 0.5) -> Hyperparams:
+    return replace(QUICK, teacher=str(model), teacher_share=share)
+
+
+def places(folder: Path, **changes: object) -> Training:
+    paths = {
+        "save_model_path": str(folder / "saved_model.bin"),
+        "checkpoint_folder": str(folder / "checkpoints"),
+        "logs_folder": str(folder / "logs"),
+    }
+    return replace(TRAINING, **{"epochs": 1, **paths, **changes})
+
+
+def test_teacher_says_what_its_model_says_of_the_expressions_asked_for(raw_model, drawn_dataset):
+    faces = open_dataset(drawn_dataset).load("PublicTest", "landmarks")
+    said = saved_model.load(raw_model).predict(faces.images, faces.features[:, :0])
+    whole = Teacher(str(raw_model), EMOTIONS, "landmarks")
+    np.testing.assert_allclose(whole.probabilities(faces.images, faces.features), said, atol=1e-4)
+    some = Teacher(str(raw_model), ("Sad", "Happy"), "landmarks").probabilities(faces.images, faces.features)
+    asked = said[:, [4, 3]]
+    seen = asked.sum(axis=1) > 0.01
+    assert seen.sum() > 50
+    np.testing.assert_allclose(some[seen], asked[seen] / asked[seen].sum(axis=1, keepdims=True), atol=2e-4)
+    np.testing.assert_allclose(some.sum(axis=1), 1, atol=1e-6)
+
+
+def test_teacher_with_the_same_features_sees_them(small_model, drawn_dataset):
+    faces = open_dataset(drawn_dataset).load("PublicTest", "landmarks")
+    said = saved_model.load(small_model).predict(faces.images, faces.features)
+    teacher = Teacher(str(small_model), EMOTIONS, "landmarks")
+    np.testing.assert_allclose(teacher.probabilities(faces.images, faces.features), said, atol=1e-4)
+
+
+def test_batches_ask_the_teacher_of_the_changed_faces(small_model, drawn_dataset):
+    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(small_model), TRAINING, CHANGES)
+    learn = run.dataset.load("Training", "landmarks")
+    batch, taught = next(batches(run, learn, epoch=1))
+    said = saved_model.load(small_model).predict(batch.images, batch.features)
+    np.testing.assert_allclose(taught, said, atol=1e-4)
+    assert (batch.images != next(batches(replace(run, augmentation=Augmentation()), learn, 1))[0].images).any()
+    assert next(batches(replace(run, hyperparams=QUICK), learn, epoch=1))[1] is None
+
+
+def test_saved_model_tells_its_teacher_and_another_cannot_take_over(small_model, raw_model, drawn_dataset, tmp_path):
+    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(small_model), places(tmp_path))
+    train(run)
+    facts = saved_model.load(tmp_path / "saved_model.bin").facts
+    assert facts["teacher"] == {"network_sha256": saved_model.load(small_model).facts["network_sha256"]}
+    path = tmp_path / "teacher.bin"
+    longer = replace(run, hyperparams=taught_by(path), training=places(tmp_path, epochs=2))
+    path.write_bytes(raw_model.read_bytes())
+    with pytest.raises(CannotResume, match="teacher"):
+        train(longer, resume=True)
+
+
+def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="does not know Bored, Tired: name another --teacher"):
+        Teacher(str(small_model), ("Happy", "Bored", "Tired"), "landmarks")
+    with pytest.raises(UserError, match="wants features=landmarks, which the network in training has not"):
+        Teacher(str(small_model), EMOTIONS, "landmarks_hog")
+    dataset = open_dataset(drawn_dataset)
+    dataset.manifest["recipes"]["landmarks"] = {"shape_predictor_sha256": "of another"}
+    with pytest.raises(UserError, match="computed otherwise than the teacher's"):
+        _ = Run(dataset, NETWORK, taught_by(small_model), TRAINING).teacher
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no trained model at nowhere.bin"):
+        Teacher("nowhere.bin", EMOTIONS, "none")
+
+
+def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find("pretrained/saved_model.bin") == str(ROOT / "pretrained" / "saved_model.bin")
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "saved_model.bin").write_text("one's own")
+    assert find("pretrained/saved_model.bin") == "pretrained/saved_model.bin"
