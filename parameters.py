@@ -12,10 +12,11 @@ SPLITS = ("Training", "PublicTest", "PrivateTest")  # learn, choose, report
 FEATURES = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")  # what joins the pixels
 MODELS = ("A", "B", "C")
 PUBLISHED_MODELS = ("A", "B")  # the other has no settings but OWN_SETTINGS
-SETTINGS = ("published", "ours")
+SETTINGS = ("published", "ours", "taught")
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
 DETECTORS = ("blazeface", "haar")
+SHIPPED_MODEL = "pretrained/saved_model.bin"  # beside the code
 SHAPE_PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 IMAGE_SIZE = 48  # a face is IMAGE_SIZE × IMAGE_SIZE grey pixels
 
@@ -62,7 +63,7 @@ class Hyperparams:
     keep_prob: float = setting(0.956, "share of activations that dropout keeps")
     weight_decay: float = setting(0.0, "the loss grows by half of this times the sum of the kernels' squares")
     label_smoothing: float = setting(0.0, "share of a label that is spread evenly over all expressions")
-    teacher: str = setting("pretrained/saved_model.bin", "a saved model that the network may learn from")
+    teacher: str = setting(SHIPPED_MODEL, "a saved model that the network may learn from")
     teacher_share: float = setting(0.0, "share of a label that is the teacher's probabilities of the face; 0: none")
     mixup: float = setting(0.0, "faces are mixed in pairs, with a share drawn from Beta(mixup, mixup); 0: none")
     weight_averaging: float = setting(0.0, "decay of the moving average of the weights, which is kept; 0: none")
@@ -86,7 +87,9 @@ class Augmentation:
 class Training:
     """How long to train, and what is kept."""
 
-    settings: str = setting("published", "whose settings; ours: OWN_SETTINGS of the model", choices=SETTINGS)
+    settings: str = setting(
+        "published", "whose settings; ours: OWN_SETTINGS of the model; taught: TAUGHT_SETTINGS too", choices=SETTINGS
+    )
     epochs: int = setting(13, "passes over the training set")
     seed: int = setting(0, "makes a run repeatable")
     bfloat16: str = setting("auto", "bf16 arithmetic; auto: where the CPU has it", choices=("auto", "yes", "no"))
@@ -180,7 +183,7 @@ A_AND_B = {  # one recipe for all inputs, so that these are compared and not the
     "epochs": 30,
 }
 
-# What a model takes in place of the settings above: C always, A and B with settings="ours". Flags still win.
+# What a model takes in place of the settings above: C always, A and B with settings="ours" and "taught". Flags win.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "A": A_AND_B,
     "B": A_AND_B,
@@ -209,3 +212,6 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
         "quantize": True,
     },
 }
+
+# What A and B take besides with settings="taught", to learn from the shipped model.
+TAUGHT_SETTINGS: dict[str, Any] = {"teacher_share": 0.7, "keep_prob": 0.6}

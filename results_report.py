@@ -71,7 +71,9 @@ BARS = {  # whose settings, and colour
     "published figure": ("", "#b9c4d0"),
     "measured on PrivateTest, published settings": ("published", "#4a7fb5"),
     "measured on PrivateTest, our settings": ("ours", "#c8553d"),
+    "measured on PrivateTest, our settings with a teacher": ("taught", "#8a2f4f"),
 }
+SETTINGS_NAMES = {"published": "published settings", "ours": "our settings", "taught": "our settings with a teacher"}
 PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
 
 Record = dict[str, str]  # a line of the file
@@ -228,16 +230,21 @@ def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
 
 def answer_table(records: Sequence[Record]) -> str:
     """The question's table: a model and input a row; as published, with the published settings, and with ours."""
-    heads = ["five expressions", "published", "adds", "published settings", "adds", "our settings", "adds"]
-    heads.append("our settings, test-time augmentation")
+    shown = [settings for settings in SETTINGS if settings != "taught" or select(records, settings=settings)]
+    heads = ["five expressions", "published", "adds"]
+    for settings in shown:
+        heads += [SETTINGS_NAMES[settings], "adds"]
+        heads += ["with test-time augmentation"] if settings != "published" else []
     lines = []
     for model, kind in PUBLISHED:
         name = f"Model {model}, {INPUTS[kind]}" if model != "SVM" else f"SVM, {INPUTS[kind].removeprefix('+ ')}"
         line = [name, _percent(PUBLISHED[model, kind]), _points(_gain(PUBLISHED, model, kind))]
-        for settings in SETTINGS:
+        for settings in shown:
             means = {key: mean(cell_rows(records, *key, settings)) for key in PUBLISHED}
-            line += [cell(cell_rows(records, model, kind, settings)), _points(_gain(means, model, kind))]
-        lines.append([*line, cell(cell_rows(records, model, kind, "ours"), "_augmented")])
+            rows = cell_rows(records, model, kind, settings)
+            line += [cell(rows), _points(_gain(means, model, kind))]
+            line += [cell(rows, "_augmented")] if settings != "published" else []
+        lines.append(line)
     note = (
         "**PrivateTest** accuracy, in brackets that on PublicTest, which chose the epoch and our settings; beside it "
         "what the input adds to the raw pixels, in points of PrivateTest accuracy. Test-time augmentation averages "
@@ -440,10 +447,11 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
     """The question's answer as bars: what each model gets out of each input, published and measured."""
     plt = evaluation.plots()
     figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained", width_ratios=(3, 4, 4))
+    shown = {name: bar for name, bar in BARS.items() if not bar[0] or _has(records, bar[0])}
     for axes, model in zip(panels, ("SVM", "A", "B"), strict=True):
         kinds = [kind for kind in FEATURES if (model, kind) in PUBLISHED]
         for position, kind in enumerate(kinds):
-            _draw_bars(axes, position, records, model, kind)
+            _draw_bars(axes, position, records, model, kind, shown.values())
         names = [INPUTS[kind].removeprefix("+ " if model == "SVM" else "").replace(" + ", "\n+ ") for kind in kinds]
         axes.set_xticks(range(len(kinds)), names, fontsize=8.5)
         axes.set_xlim(-0.6, len(kinds) - 0.4)
@@ -453,8 +461,7 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
     panels[0].set_ylabel("accuracy on five expressions")
-    shown = {name: colour for name, (settings, colour) in BARS.items() if not settings or _has(records, settings)}
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in shown.values()]
     figure.legend(handles, list(shown), loc="outside lower center", ncols=3, frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -465,9 +472,11 @@ def _has(records: Sequence[Record], settings: str) -> bool:
     return any(cell_rows(records, *key, settings) for key in PUBLISHED)
 
 
-def _draw_bars(axes: Any, position: int, records: Sequence[Record], model: str, kind: str) -> None:
+def _draw_bars(
+    axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Collection[tuple[str, str]]
+) -> None:
     """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
-    shown = [bar for bar in BARS.values() if (model, bar[0]) != ("SVM", "published")]
+    shown = [bar for bar in bars if model != "SVM" or bar[0] in ("", "ours")]
     width = 0.8 / len(shown)
     for place, (settings, colour) in enumerate(shown):
         value, error = PUBLISHED[model, kind], 0.0

@@ -3,10 +3,10 @@
     teacher = Teacher("pretrained/saved_model.bin", dataset.expressions, "landmarks")
     teacher.probabilities(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) float32
 
-FER2013's labels are wrong or disputed for every third face; what a better network makes of a face tells the one in
-training what else the face could show (knowledge distillation: Hinton, Vinyals and Dean, 2015). The teacher is asked of
-each face as it was changed for the network, anew in every epoch (Beyer et al., "Knowledge distillation: a good teacher
-is patient and consistent", CVPR 2022).
+A label names one expression; a better network's probabilities also say what else a face could show, and doubt wrong
+labels (knowledge distillation: Hinton, Vinyals and Dean, 2015). The teacher is asked of each face as it was changed for
+the network, anew in every epoch (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR
+2022).
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy as np
 
 import saved_model
 from command_line import UserError
+from parameters import SHIPPED_MODEL
 
 LEAST = 1e-6  # no expression has a smaller share
 
@@ -29,6 +30,8 @@ class Teacher:
 
     def __init__(self, path: str, expressions: Sequence[str], kind: str):
         found = find(path)
+        if not Path(found).is_file():
+            raise UserError(f"no teacher at {path}: name another --teacher, or copy it there")
         self._model = saved_model.load(found, threads=1)  # the other core is the network's
         if self._model.features not in ("none", kind):
             raise UserError(
@@ -40,9 +43,11 @@ class Teacher:
         self._columns = [self._model.expressions.index(name) for name in expressions]
 
     @property
-    def facts(self) -> dict[str, str]:
-        """What tells it from other teachers."""
-        return {"network_sha256": self._model.facts["network_sha256"]}
+    def facts(self) -> dict[str, str | float]:
+        """What tells it from other teachers, wherever it lies."""
+        model = self._model
+        calibration = {"teacher_label_smoothing": model.smoothing, "teacher_temperature": model.temperature}
+        return {"teacher_sha256": model.facts["network_sha256"], **calibration}
 
     @property
     def recipes(self) -> dict[str, dict]:
@@ -61,6 +66,6 @@ class Teacher:
 
 
 def find(path: str) -> str:
-    """`path` where there is a file, else the one of that name beside the code, as the shipped model is."""
-    beside = Path(__file__).resolve().parent / path
-    return str(beside) if not Path(path).exists() and beside.is_file() else path
+    """Where the file is: the shipped model is found from everywhere."""
+    shipped = path == SHIPPED_MODEL and not Path(path).exists()
+    return str(Path(__file__).resolve().parent / path) if shipped else path

@@ -42,6 +42,7 @@ from parameters import (
     NETWORK,
     OWN_SETTINGS,
     PUBLISHED_MODELS,
+    TAUGHT_SETTINGS,
     TRAINING,
     VIDEO_PREDICTOR,
     Augmentation,
@@ -49,12 +50,17 @@ from parameters import (
     Network,
     Training,
 )
-from teacher import Teacher
+from teacher import Teacher, find
 
 if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no TensorFlow, and is quicker without
     from model import Scaling, TrainingGraph
 
 VALIDATION_BATCH = 256
+DEFAULTS = {  # which a setting had before there was one
+    field.name: field.default
+    for settings in (NETWORK, HYPERPARAMS, AUGMENTATION)
+    for field in dataclasses.fields(settings)
+}
 
 
 @command
@@ -72,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("evaluation needs the saved model: set TRAINING.save_model to True, or use --save_model=yes")
     if arguments.train:
         check_places(training)
+        check_teacher(hyperparams, training)
     dataset = open_dataset(folder)
     if arguments.evaluate:
         evaluation.check_splits(dataset)
@@ -105,10 +112,13 @@ def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Tr
     file = getattr(arguments, "hyperparams", None)
     model = arguments.model or NETWORK.model
     wanted = getattr(arguments, "settings", None)
-    if wanted == "published" and model not in PUBLISHED_MODELS:
-        raise UserError(f"Model {model} has no published settings: leave out --settings=published")
-    ours = (wanted or TRAINING.settings) == "ours" or model not in PUBLISHED_MODELS
-    own = dict(OWN_SETTINGS[model]) if ours else {}
+    if wanted not in (None, "ours") and model not in PUBLISHED_MODELS:
+        raise UserError(f"Model {model} has no {wanted} settings: leave out --settings={wanted}")
+    whose = wanted or TRAINING.settings if model in PUBLISHED_MODELS else "ours"
+    own = {
+        **(OWN_SETTINGS[model] if whose != "published" else {}),
+        **(TAUGHT_SETTINGS if whose == "taught" else {}),
+    }
     replaced = []
     for settings in (NETWORK, HYPERPARAMS, TRAINING, AUGMENTATION):
         names = {field.name for field in dataclasses.fields(settings)}
@@ -162,6 +172,14 @@ def check_places(training: Training) -> None:
         check_writable(place)
 
 
+def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
+    """Raises UserError when the saved model would replace its teacher, which a resumption needs."""
+    place, teacher = Path(training.save_model_path), Path(find(hyperparams.teacher))
+    saved = hyperparams.teacher_share > 0 and training.save_model
+    if saved and place.exists() and teacher.exists() and place.samefile(teacher):
+        raise UserError(f"the teacher {teacher} would be replaced: name another --save_model_path")
+
+
 def check_writable(folder: Path) -> None:
     """Raises UserError when nothing can be written to `folder`, which need not be there yet."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
@@ -213,9 +231,11 @@ class Run:
 
     def resumable(self) -> dict[str, Any]:
         """What must not change between a training and its resumption; epochs only in a cosine."""
+        hyperparams = dataclasses.asdict(self.hyperparams)
+        del hyperparams["teacher"]  # wherever it lies, so long as it is the same
         return {
             **dataclasses.asdict(self.network),
-            **dataclasses.asdict(self.hyperparams),
+            **hyperparams,
             **dataclasses.asdict(self.augmentation),
             **({"epochs": self.training.epochs} if self.hyperparams.schedule == "cosine" else {}),
             "seed": self.training.seed,
@@ -448,7 +468,7 @@ class Checkpoints:
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         for name in {**settings, **state.settings}:
-            was, now = state.settings.get(name), settings.get(name)
+            was, now = state.settings.get(name, DEFAULTS.get(name)), settings.get(name)
             if was != now and name in ("dataset", "recipes"):
                 raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
             if was != now:
@@ -502,7 +522,8 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: "Scaling | N
         if accuracy is not None:
             before = facts["validation_accuracy_unquantized"]
             print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
-    facts |= calibration_of(flatbuffer, facts, validation, run.hyperparams.label_smoothing)
+    smoothing = run.hyperparams.label_smoothing * (1 - run.hyperparams.teacher_share)  # a teacher's are not smoothed
+    facts |= calibration_of(flatbuffer, facts, validation, smoothing)
     path = run.training.save_model_path
     saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
     reached = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"

@@ -128,7 +128,10 @@ def main() -> int:
     job = json.loads(line)
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
-        train(run_of(job), after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
+        run = run_of(job)
+        if (run.teacher.facts if run.teacher else None) != job["settings"].get("teacher"):
+            raise UserError(f"{run.hyperparams.teacher} is another teacher than the search began with")
+        train(run, after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
     except Diverged as error:
         fail(f"{DIVERGED}{error}")
     except UserError as error:

@@ -20,11 +20,13 @@ import train_svm
 from command_line import UserError
 from data_loader import open_dataset
 from files import lock
+from parameters import SHIPPED_MODEL
 from reproduce_results import (
     CELLS,
     ON_REQUEST,
     OURS,
     SVMS,
+    TAUGHT,
     WITHOUT_BATCH_NORM,
     Experiment,
     RowFailed,
@@ -32,6 +34,7 @@ from reproduce_results import (
     plan,
 )
 from results_report import BEGIN, COLUMNS, END, FIVE, SEVEN, Record, Row, append, filled, read, tables
+from teacher import Teacher, find
 from train import CannotResume, Diverged
 
 FIRST_COLUMNS = (
@@ -81,8 +84,8 @@ DIVERGED |= {"outcome": "diverged in epoch 1", "epochs": "0"}
 
 def test_plan_has_every_published_cell_in_the_order_of_importance():
     rows = plan([])
-    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS]
-    assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and len(SVMS) == 3
+    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, *TAUGHT]
+    assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == len(TAUGHT) == 8 and len(SVMS) == 3
     assert {(row.model, row.features) for row in (*CELLS, *SVMS)} == set(results_report.PUBLISHED)
     assert len({row.name for row in (*rows, *ON_REQUEST)}) == len(rows) + len(ON_REQUEST)
     assert all(Row.of(row.columns) == row for row in (*rows, *ON_REQUEST))
@@ -214,6 +217,19 @@ def test_rows_of_other_settings_are_told_and_not_mixed_with_those_of_today(tmp_p
     assert not (tmp_path / "work").exists()
 
 
+def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypatch, small_model):
+    runs = Experiment("fer2013.csv", results=tmp_path)
+    for row in (OURS[0], TAUGHT[0]):
+        put(tmp_path, record(row))
+    other = tmp_path / "other.bin"
+    shutil.copy(find(SHIPPED_MODEL), other)
+    monkeypatch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, teacher=str(other)))
+    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    monkeypatch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, teacher=str(small_model)))
+    monkeypatch.setattr(reproduce_results, "Teacher", lambda path, *others: Teacher(path, (), "landmarks"))
+    assert reproduce_results.outdated(runs, read(runs.table)) == [TAUGHT[0]]
+
+
 def test_setting_that_came_later_had_its_default_then(tmp_path, monkeypatch):
     runs = Experiment("fer2013.csv", results=tmp_path)
     for row in (CELLS[0], OURS[1]):
@@ -274,6 +290,9 @@ def test_tables_give_published_and_measured_side_by_side():
         assert line in text.splitlines()
     assert "of 3,006 faces is 0.8 points" in text and "of two rows about 1.2 points" in text
     assert tables([record(CELLS[0], **DIVERGED)]).count("| diverged |") == 1
+    text = tables([*records, record(TAUGHT[7], 0.75, 0.76, **augmented)])
+    assert "± 0.0 over 3 seeds | **76.0%** (75.0%) | – | **73.0%** (71.0%) |" in text
+    assert "| our settings with a teacher | adds | with test-time augmentation |" in text.splitlines()[0]
     later = {"outcome": "diverged in epoch 3"}
     assert "**68.0%** (66.0%), then diverged |" in tables([record(CELLS[0], **later)])
     text = tables([record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], 0.5, 0.55, **later)])

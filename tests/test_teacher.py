@@ -1,5 +1,7 @@
 """Learning from a teacher: what it is asked, what becomes of its answers, and who may be one."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +10,14 @@ import pytest
 from conftest import ROOT
 
 import saved_model
+import search
+import search_mongo
 from command_line import UserError
 from data_loader import open_dataset
-from parameters import EMOTIONS, TRAINING, Augmentation, Hyperparams, Network, Training
+from parameters import EMOTIONS, OPTIMIZER, TRAINING, Augmentation, Hyperparams, Network, Training
 from teacher import Teacher, find
-from train import CannotResume, Run, batches, train
+from train import CannotResume, Run, batches, main, train
+from trial import run_trial
 
 NETWORK = Network(model="A", features="landmarks")
 QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
@@ -63,15 +68,59 @@ def test_batches_ask_the_teacher_of_the_changed_faces(small_model, drawn_dataset
 
 
 def test_saved_model_tells_its_teacher_and_another_cannot_take_over(small_model, raw_model, drawn_dataset, tmp_path):
-    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(small_model), places(tmp_path))
+    hyperparams = replace(taught_by(small_model), label_smoothing=0.1)
+    run = Run(open_dataset(drawn_dataset), NETWORK, hyperparams, places(tmp_path))
     train(run)
     facts = saved_model.load(tmp_path / "saved_model.bin").facts
-    assert facts["teacher"] == {"network_sha256": saved_model.load(small_model).facts["network_sha256"]}
+    assert facts["teacher"]["teacher_sha256"] == saved_model.load(small_model).facts["network_sha256"]
+    assert facts["label_smoothing"] == pytest.approx(0.05), "half of the labels were the teacher's"
     path = tmp_path / "teacher.bin"
-    longer = replace(run, hyperparams=taught_by(path), training=places(tmp_path, epochs=2))
     path.write_bytes(raw_model.read_bytes())
-    with pytest.raises(CannotResume, match="teacher"):
-        train(longer, resume=True)
+    elsewhere = replace(run, hyperparams=replace(hyperparams, teacher=str(path)), training=places(tmp_path, epochs=2))
+    with pytest.raises(CannotResume, match="has teacher={.*, not {"):
+        train(elsewhere, resume=True)
+    path.write_bytes(small_model.read_bytes())
+    assert len(train(replace(elsewhere), resume=True).history) == 2, "the same teacher in another place"
+    with pytest.raises(CannotResume, match=r"has teacher_share=0.5, not 0.0"):
+        train(replace(run, hyperparams=replace(QUICK, label_smoothing=0.1)), resume=True)
+
+
+def test_training_begun_before_there_were_teachers_is_resumed(drawn_dataset, tmp_path):
+    run = Run(open_dataset(drawn_dataset), NETWORK, QUICK, places(tmp_path, save_model=False))
+    train(run)
+    path = tmp_path / "checkpoints" / "state.json"
+    state = json.loads(path.read_text())
+    del state["settings"]["teacher_share"]
+    path.write_text(json.dumps(state))
+    assert len(train(replace(run, training=places(tmp_path, save_model=False, epochs=2)), resume=True).history) == 2
+
+
+def test_teacher_is_not_replaced_by_what_it_taught(small_model, drawn_dataset, tmp_path, capsys):
+    model = tmp_path / "saved_model.bin"
+    shutil.copy(small_model, model)
+    flags = [f"--teacher={model}", "--teacher_share=0.5", f"--save_model_path={model}", f"--folder={drawn_dataset}"]
+    assert main(["--train=yes", "--model=A", "--features=landmarks", *flags]) == 2
+    assert "would be replaced: name another --save_model_path" in capsys.readouterr().err
+    assert model.read_bytes() == small_model.read_bytes()
+    assert main(["--train=yes", "--teacher_share=1.5"]) == 2
+    assert "teacher_share is 1.5: it must be from 0 to 1" in capsys.readouterr().err
+
+
+def test_search_keeps_to_its_teacher(small_model, raw_model, drawn_dataset, tmp_path):
+    path = tmp_path / "teacher.bin"
+    shutil.copy(small_model, path)
+    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(path), TRAINING)
+    settings = search.settings_of(run, replace(OPTIMIZER, samples=64))
+    assert settings["teacher"] == run.teacher.facts
+    assert "teacher" not in search.settings_of(replace(run, hyperparams=QUICK), OPTIMIZER)
+    search_mongo.check_worker(settings, str(drawn_dataset), "x")
+    shutil.copy(raw_model, path)
+    with pytest.raises(UserError, match="is another teacher than that of x: copy it from there"):
+        search_mongo.check_worker(settings, str(drawn_dataset), "x")
+    chosen = search.parameters(settings, search.suggest(settings, [], 1))
+    job = {"settings": settings, "parameters": chosen, "folder": str(drawn_dataset)}
+    outcome = run_trial(job, lambda accuracies: False)
+    assert outcome.status == "failed" and "is another teacher than the search began with" in outcome.reason
 
 
 def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypatch):
@@ -84,7 +133,7 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
     with pytest.raises(UserError, match="computed otherwise than the teacher's"):
         _ = Run(dataset, NETWORK, taught_by(small_model), TRAINING).teacher
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no trained model at nowhere.bin"):
+    with pytest.raises(UserError, match="no teacher at nowhere.bin: name another --teacher"):
         Teacher("nowhere.bin", EMOTIONS, "none")
 
 
