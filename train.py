@@ -115,19 +115,20 @@ def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Tr
     if wanted not in (None, "ours") and model not in PUBLISHED_MODELS:
         raise UserError(f"Model {model} has no {wanted} settings: leave out --settings={wanted}")
     whose = wanted or TRAINING.settings if model in PUBLISHED_MODELS else "ours"
-    own = {
-        **(OWN_SETTINGS[model] if whose != "published" else {}),
-        **(TAUGHT_SETTINGS if whose == "taught" else {}),
-    }
-    replaced = []
+    own = {f"OWN_SETTINGS of Model {model}": OWN_SETTINGS[model]} if whose != "published" else {}
+    own |= {"TAUGHT_SETTINGS": TAUGHT_SETTINGS} if whose == "taught" else {}
+    replaced, known = [], set()
     for settings in (NETWORK, HYPERPARAMS, TRAINING, AUGMENTATION):
         names = {field.name for field in dataclasses.fields(settings)}
-        settings = with_values(settings, {name: own.pop(name) for name in names & own.keys()}, "OWN_SETTINGS")
+        for source, values in own.items():
+            settings = with_values(settings, {name: values[name] for name in names & values.keys()}, source)
         if file is not None and isinstance(settings, Hyperparams):
             settings = read_settings(settings, file)
         replaced.append(override(settings, arguments))
-    if own:
-        raise UserError(f"OWN_SETTINGS of Model {model} has '{next(iter(own))}', which is no setting of a training")
+        known |= names
+    for source, values in own.items():
+        if unknown := values.keys() - known:
+            raise UserError(f"{source} has '{min(unknown)}', which is no setting of a training")
     return tuple(replaced)
 
 

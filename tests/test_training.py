@@ -29,6 +29,7 @@ from parameters import (
     MODELS,
     OWN_SETTINGS,
     PUBLISHED_MODELS,
+    TAUGHT_SETTINGS,
     TRAINING,
     Augmentation,
     Hyperparams,
@@ -354,7 +355,7 @@ def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("epochs", "30", 'OWN_SETTINGS sets epochs to "30": it must be a whole number'),
+        ("epochs", "30", 'OWN_SETTINGS of Model A sets epochs to "30": it must be a whole number'),
         ("epoch", 30, "OWN_SETTINGS of Model A has 'epoch', which is no setting of a training"),
     ],
 )
@@ -379,6 +380,20 @@ def test_settings_of_our_own_are_asked_for_by_name(monkeypatch):
     assert chosen("--model=A", "--settings=published")[1] == HYPERPARAMS
     with pytest.raises(UserError, match="Model C has no published settings"):
         chosen("--model=C", "--settings=published")
+
+
+def test_taught_settings_are_our_own_and_a_teacher(monkeypatch):
+    for model in PUBLISHED_MODELS:
+        ours, taught = (chosen(f"--model={model}", f"--settings={whose}") for whose in ("ours", "taught"))
+        assert taught[1] == replace(ours[1], **TAUGHT_SETTINGS) and taught[1].teacher_share > 0 == ours[1].teacher_share
+        assert taught[2] == replace(ours[2], settings="taught") and (taught[0], taught[3]) == (ours[0], ours[3])
+    with pytest.raises(UserError, match="Model C has no taught settings"):
+        chosen("--model=C", "--settings=taught")
+    monkeypatch.setattr(training_script, "TRAINING", replace(TRAINING, settings="taught"))
+    assert chosen("--model=A")[1] == taught[1] and chosen("--model=C")[1].teacher_share == 0
+    monkeypatch.setitem(TAUGHT_SETTINGS, "teacher_share", "most")
+    with pytest.raises(UserError, match='TAUGHT_SETTINGS sets teacher_share to "most": it must be a number'):
+        chosen("--model=A")
 
 
 @pytest.mark.parametrize("model", PUBLISHED_MODELS)
