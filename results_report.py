@@ -9,6 +9,7 @@ typed: only the published ones stand here.
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -320,7 +321,8 @@ def batch_norm_table(records: Sequence[Record]) -> str:
         for model in PUBLISHED_MODELS:
             line += [_points(PUBLISHED_BATCH_NORM[model, kind]), batch_norm_gain(records, model, kind)]
         lines.append(line)
-    note = "Points of PrivateTest accuracy on five expressions, published settings, seed 0; in brackets that without."
+    note = "Points of PrivateTest accuracy on five expressions, published settings, seed 0"
+    note += "; in brackets that without." if any("(" in line for line in itertools.chain(*lines)) else "."
     return f"{markdown(heads, lines)}\n\n{note}"
 
 
