@@ -400,7 +400,7 @@ def draw_pictures(records: Sequence[Record], folder: Path) -> list[Path]:
         draw_learning_curves(histories, folder / CURVES)
         drawn.append(folder / CURVES)
     for record in headline(records):
-        name = f"Model {record['model']}, {INPUTS[record['features']]}, {_whose(record)} settings"
+        name = f"Model {record['model']}, {INPUTS[record['features']]}\n{SETTINGS_NAMES[record['settings']]}"
         evaluation.draw_confusion_matrix(detail(folder, record)["metrics"], folder / confusion_name(record), name)
         drawn.append(folder / confusion_name(record))
     return drawn
@@ -490,7 +490,8 @@ def _draw_bars(
             error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"]))
         x = position + (place - (len(shown) - 1) / 2) * width
         axes.bar(x, value, width * 0.94, color=colour, yerr=error or None, ecolor="#333333", capsize=2)
-        axes.text(x, value + error + 0.008, f"{100 * value:.1f}", ha="center", fontsize=7.5)
+        ink = "#222222" if not settings else "white"
+        axes.text(x, value - 0.03, f"{100 * value:.1f}", ha="center", va="top", rotation=90, fontsize=8, color=ink)
 
 
 def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str, float]]]], path: Path) -> None:
@@ -516,7 +517,9 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
         axes.set_title(f"Model {models[column]}: {', '.join(kinds[line])}", fontsize=10)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.set_xlabel("epoch" if line == len(kinds) - 1 else "")
-        axes.set_ylabel("accuracy" if column == 0 else "")
+        first = column == 0 or not any(other.lines for other in panels[line, :column])  # to be seen in its line
+        axes.set_ylabel("accuracy" if first else "")
+        axes.tick_params(labelleft=first)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.set_visible(bool(axes.lines))
@@ -539,8 +542,4 @@ def _kind(record: Record) -> tuple[str, ...]:
     """What a row's learning curve shares its panel with, besides the model."""
     without = () if record["batch_norm"] == "yes" else ("no batch norm",)
     count = {5: "five", 7: "seven"}.get(len(record["expressions"].split()), "some")
-    return (f"{_whose(record)} settings", f"{count} expressions", *without)
-
-
-def _whose(record: Record) -> str:
-    return "our" if record["settings"] == "ours" else record["settings"]
+    return (SETTINGS_NAMES[record["settings"]], f"{count} expressions", *without)
