@@ -105,9 +105,8 @@ class TrainingGraph:
             self.images = tf.placeholder(tf.uint8, (None, IMAGE_SIZE, IMAGE_SIZE), "images")
             self.features = tf.placeholder(tf.float32, (None, features.size(network.features)), "features")
             self.labels = tf.placeholder(tf.int64, (None,), "labels")
-            self.step = tf.train.get_or_create_global_step()
-
             self.taught = tf.placeholder(tf.float32, (None, network.output_size), "taught")
+            self.step = tf.train.get_or_create_global_step()
 
             faces = tf.cast(self.images[..., None], tf.float32)
             vectors, targets = self.features, smoothed(self.labels, network.output_size, hyperparams.label_smoothing)

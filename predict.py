@@ -24,8 +24,9 @@ import saved_model
 from command_line import UserError, add_flags, add_yes_no, command, override
 from faces import WRITTEN_SUFFIXES, Box, crop_face, draw_faces, find_faces, read_image, write_image
 from parameters import DATASET, EMOTIONS, IMAGE_SIZE, TRAINING, VIDEO_PREDICTOR, VideoPredictor
+from parameters import SHIPPED_MODEL as SHIPPED_PATH
 
-SHIPPED_MODEL = Path(__file__).resolve().parent / "pretrained" / "saved_model.bin"
+SHIPPED_MODEL = Path(__file__).resolve().parent / SHIPPED_PATH
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
 
 

@@ -230,7 +230,7 @@ def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
 
 
 def answer_table(records: Sequence[Record]) -> str:
-    """The question's table: a model and input a row; as published, with the published settings, and with ours."""
+    """The question's table: a model and input a row; as published, with each of the settings that there are."""
     shown = [settings for settings in SETTINGS if settings != "taught" or select(records, settings=settings)]
     heads = ["five expressions", "published", "adds"]
     for settings in shown:

@@ -105,7 +105,7 @@ def settings_of(run: Run, optimizer: Optimizer) -> dict[str, Any]:
         "stop_early": optimizer.stop_early,
         "dataset": run.dataset.fingerprint,
         "recipes": run.dataset.recipes(run.network.features),
-        **({"teacher": run.teacher.facts} if run.teacher else {}),
+        **run.teacher_facts,
     }
     return json.loads(json.dumps(settings))  # tuples become lists: it compares equal to what is read back
 

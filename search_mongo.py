@@ -540,7 +540,7 @@ def check_worker(settings: dict[str, Any], folder: str, search: str) -> None:
     run.dataset.check(run.network.features, run.network.output_size)
     if run.dataset.recipes(run.network.features) != settings["recipes"]:
         raise UserError(f"the features in {folder} were computed otherwise than those of {search}: convert it again")
-    if (run.teacher.facts if run.teacher else None) != settings.get("teacher"):
+    if run.teacher_facts.get("teacher") != settings.get("teacher"):
         raise UserError(f"{run.hyperparams.teacher} is another teacher than that of {search}: copy it from there")
 
 

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 def settings_of(arguments: argparse.Namespace) -> tuple[Network, Hyperparams, Training, Augmentation]:
     """The settings of parameters.py, replaced by the model's own, the file's of --hyperparams, and the given flags.
 
-    Raises UserError when published settings are asked for of a model that has none, and for values that do not fit.
+    Raises UserError when settings are asked for that the model has not, and for values that do not fit.
     """
     file = getattr(arguments, "hyperparams", None)
     model = arguments.model or NETWORK.model
@@ -230,6 +230,11 @@ class Run:
             )
         return teacher
 
+    @property
+    def teacher_facts(self) -> dict[str, dict[str, Any]]:
+        """What tells the teacher from others, under its name; nothing without one."""
+        return {"teacher": self.teacher.facts} if self.teacher else {}
+
     def resumable(self) -> dict[str, Any]:
         """What must not change between a training and its resumption; epochs only in a cosine."""
         hyperparams = dataclasses.asdict(self.hyperparams)
@@ -243,7 +248,7 @@ class Run:
             "bfloat16": self.training.bfloat16,
             "dataset": self.dataset.fingerprint,
             "recipes": self.dataset.recipes(self.network.features),
-            **({"teacher": self.teacher.facts} if self.teacher else {}),
+            **self.teacher_facts,
         }
 
 
@@ -541,7 +546,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "hyperparams": dataclasses.asdict(run.hyperparams),
         "augmentation": dataclasses.asdict(run.augmentation),
         "training": dataclasses.asdict(run.training),
-        **({"teacher": run.teacher.facts} if run.teacher else {}),
+        **run.teacher_facts,
         "bfloat16": uses_bfloat16(run.training),
         "epochs_finished": len(state.history),
         "best_epoch": int(state.best["epoch"]),

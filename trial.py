@@ -129,7 +129,7 @@ def main() -> int:
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
         run = run_of(job)
-        if (run.teacher.facts if run.teacher else None) != job["settings"].get("teacher"):
+        if run.teacher_facts.get("teacher") != job["settings"].get("teacher"):
             raise UserError(f"{run.hyperparams.teacher} is another teacher than the search began with")
         train(run, after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
     except Diverged as error:
