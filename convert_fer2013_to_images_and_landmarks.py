@@ -155,6 +155,7 @@ def convert(
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
         raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
+    digest = fer2013.hash_of(source)
     with whole_folder(folder) as staging:
         for split, faces in splits.items():
             write_split(staging / split, faces, len(labels), one_hot)
@@ -162,7 +163,7 @@ def convert(
                        arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
         manifest = {
             "format": MANIFEST_FORMAT,
-            "source": {"name": Path(source).name, "sha256": fer2013.hash_of(source)},
+            "source": {"name": Path(source).name, "sha256": digest},
             "expressions": [EMOTIONS[label] for label in labels],
             "fer2013_labels": list(labels),
             "one_hot": one_hot,

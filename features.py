@@ -111,9 +111,14 @@ def load_shape_predictor(path: str = SHAPE_PREDICTOR) -> Callable:
 
 
 def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
-    """`path` where there is a file, else the predictor that the installed package carries."""
+    """`path` where there is a file; of the predictor's own name, else the one that the installed package carries.
+
+    Raises UserError when there is none.
+    """
     if Path(path).is_file():
         return path
+    if path != SHAPE_PREDICTOR:
+        raise UserError(f"no landmark predictor at {path}: name another --shape_predictor_path, or leave it out")
     package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
     if package is not None and package.origin is not None:
         carried = Path(package.origin).parent / "models" / SHAPE_PREDICTOR

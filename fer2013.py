@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import lzma
 import re
 import tarfile
@@ -44,7 +45,7 @@ def read(source: str) -> Iterator[Row]:
     """
     path = Path(source)
     if path.is_dir():
-        return _read_folder(path, pictures(path))
+        return _read_folder(path, _in_turn(pictures(path)))
     if not path.is_file():
         raise UserError(
             f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
@@ -56,13 +57,20 @@ def hash_of(source: str) -> str:
     """SHA-256 of the file; of a folder, of its pictures' names and contents."""
     digest = hashlib.sha256()
     path = Path(source)
-    for file in pictures(path) if path.is_dir() else [path]:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode())
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+    if not path.is_dir():
+        _digest(digest, path)
+        return digest.hexdigest()
+    for file in pictures(path):
+        digest.update(file.relative_to(path).as_posix().encode())
+        with contextlib.suppress(OSError):  # as one picture that cannot be read does not stop a conversion
+            _digest(digest, file)
     return digest.hexdigest()
+
+
+def _digest(digest: "hashlib._Hash", path: Path) -> None:
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
 
 
 # --- csv -------------------------------------------------------------------------------------------------------------
@@ -153,6 +161,14 @@ def pictures(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
     return found
+
+
+def _in_turn(paths: Sequence[Path]) -> list[Path]:
+    """One of each expression after another, so that the first rows of a split are a sample of it."""
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    return [path for turn in itertools.zip_longest(*folders.values()) for path in turn if path is not None]
 
 
 def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:

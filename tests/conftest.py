@@ -71,7 +71,7 @@ def fer2013_csv() -> str:
     path = os.environ.get("FER2013_CSV")
     if not path:
         pytest.skip("FER2013_CSV does not name the real fer2013.csv")
-    return path
+    return str(Path(path).resolve())
 
 
 def load_script(name: str) -> ModuleType:

@@ -369,26 +369,30 @@ def test_other_layouts_of_the_csv_give_the_same(output, content):
 def test_folder_of_pictures(workplace, output, capsys):
     faces = [face for _, face, _ in ROWS]
     large = cv2.resize(faces[6], (96, 96), interpolation=cv2.INTER_NEAREST)
-    pictures = {  # in the order of their names
+    pictures = {  # in the order of their names, but an expression's second after everybody's first
         "test/Happy/PublicTest_9.png": (3, faces[0], "PublicTest"),
         "test/happy/PrivateTest_1.png": (3, faces[1], "PrivateTest"),
         "test/sad/b.PNG": (4, faces[2], "PrivateTest"),
         "train/angry/Training_10.png": (0, faces[3], "Training"),
-        "train/angry/a.png": (0, faces[4], "Training"),
         "train/neutral/PrivateTest_2.png": (6, faces[5], "PrivateTest"),
         "train/surprise/large.png": (5, large, "Training"),
         "validation/disgust/x.png": (1, faces[7], "PublicTest"),
+        "train/angry/a.png": (0, faces[4], "Training"),
     }
     for name, (_, face, _) in pictures.items():
         (workplace / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(workplace / "faces" / name), face)
     (workplace / "faces" / "train" / "angry" / "b.png").write_bytes(b"not a picture")
+    (workplace / "faces" / "train" / "angry" / "c.png").symlink_to("gone.png")
     (workplace / "faces" / "train" / "notes.txt").write_text("not a picture, and not named like one")
     assert conversion.main([*NO_FEATURES, "--input=faces"]) == 0
     pictures["train/surprise/large.png"] = (5, faces[6], "Training")
     manifest = assert_holds(output, list(pictures.values()))
-    assert list(manifest["dropped"].values()) == [1]
-    assert re.search(r"Dropped, not a readable picture: 1\n", capsys.readouterr().out)
+    assert list(manifest["dropped"].values()) == [2]
+    assert re.search(r"Dropped, not a readable picture: 2\n", capsys.readouterr().out)
+    assert conversion.main([*NO_FEATURES, "--input=faces", "--limit=2"]) == 0
+    few = json.loads((output / "manifest.json").read_text())["splits"]["Training"]["expressions"]
+    assert (few["Angry"], few["Surprise"]) == (1, 1), "the first rows are not all of one expression"
 
 
 # --- rows that cannot be used ----------------------------------------------------------------------------------------
