@@ -25,7 +25,7 @@ import predict
 from command_line import UserError, add_flags, command, ended_by_signals, override, quiet_libraries
 from faces import draw_faces, draw_note, write_image
 from parameters import VIDEO_PREDICTOR, VideoPredictor
-from recording import CODECS, LOGS, FaceLog, Recorder
+from recording import CODECS, LOGS, LONGEST_STILL, FaceLog, Recorder
 from tracking import Tracked, Tracker
 from video import Frame, Reader, open_video
 from window import ESCAPE, Display, Window
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(live.summary())
     if video.damaged:
         frames = "frame" if video.damaged == 1 else "frames"
-        print(f"{video.damaged} {frames} of {source} could not be decoded", file=sys.stderr)
+        print(f"{video.damaged} {frames} of {video.name} could not be decoded", file=sys.stderr)
     return 0
 
 
@@ -124,7 +124,9 @@ class Live:
         """Sees to the window and its keys until the next frame is due; whether the program goes on."""
         due = 0.0
         if frame is not None and not self.reader.live:  # a file is shown no faster than it was taken
-            self._file_start = max(self._file_start, time.monotonic() - frame.seconds)
+            ahead = self._file_start + frame.seconds - time.monotonic()
+            if not 0 <= ahead <= LONGEST_STILL:  # behind, or after a jump in the time stamps
+                self._file_start -= ahead
             due = self._file_start + frame.seconds
         paused = False
         while True:

@@ -10,6 +10,7 @@ Exit status: 0 when a face was found, 1 when none was, 2 when a picture or the m
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -185,7 +186,8 @@ def pictures(path: str) -> list[str]:
     """The file `path`, or the pictures inside the folder `path`, in the order of their names."""
     if not Path(path).is_dir():
         return [path]
-    inside = sorted(imutils.paths.list_files(path, PICTURE_SUFFIXES))
+    listed = imutils.paths.list_files(path, PICTURE_SUFFIXES)
+    inside = sorted(file for file in listed if not Path(file).name.startswith("._"))  # macOS' companions of pictures
     if not inside:
         raise UserError(f"no picture in the folder {path}")
     return inside
@@ -193,9 +195,9 @@ def pictures(path: str) -> list[str]:
 
 def each_once(paths: Iterable[str]) -> list[str]:
     """`paths` without those that name the same file again."""
-    first: dict[Path, str] = {}
+    first: dict[str, str] = {}
     for path in paths:
-        first.setdefault(Path(path).resolve(), path)
+        first.setdefault(os.path.realpath(path), path)  # unlike resolve(), of links in a circle too
     return list(first.values())
 
 
@@ -224,16 +226,16 @@ def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], outp
                 writable = name.suffix.lower() in WRITTEN_SUFFIXES
                 outputs.setdefault(path, below / name if writable else below / f"{name}.png")
         outputs = {path: outputs[path] for path in paths}
-    read = {Path(path).resolve() for path in paths}
-    written: set[Path] = set()
+    read = {os.path.realpath(path) for path in paths}
+    written: set[str] = set()
     for path, place in outputs.items():
         if place.suffix.lower() not in WRITTEN_SUFFIXES:
             raise UserError(f"{place} has no suffix of a picture: use .jpg or .png")
-        if place.resolve() in read:
+        if os.path.realpath(place) in read:
             raise UserError(f"--output={output} would overwrite {place}, which is to be read: name another place")
-        if place.resolve() in written:
+        if os.path.realpath(place) in written:
             raise UserError(f"the copy of {path} would overwrite another in {place}: recognize them one after another")
-        written.add(place.resolve())
+        written.add(os.path.realpath(place))
     return outputs
 
 

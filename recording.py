@@ -22,7 +22,8 @@ from tracking import Tracked
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
-_LONGEST_GAP = 10.0  # seconds without a frame in a live recording; a longer one was a pause, and is left out
+_LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer one was a pause, and is left out
+LONGEST_STILL = 60.0  # the same in a file, where a longer one is a jump in its time stamps
 
 
 class Recorder:
@@ -34,8 +35,8 @@ class Recorder:
 
     def __init__(self, path: str | Path, rate: float, live: bool = False):
         self.path = Path(path)
-        self.rate = rate
-        self.live = live
+        self.rate = round(rate, 2 if rate < 655 else None)  # the finest that MPEG-4, with 16 bits for it, takes
+        self.longest_gap = _LONGEST_PAUSE if live else LONGEST_STILL
         self._file = contextlib.ExitStack()
         self._writer: cv2.VideoWriter | None = None
         self._temporary = self.path
@@ -69,7 +70,7 @@ class Recorder:
         if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         due = round((seconds - self._start) * self.rate) + 1 - self._written
-        if self.live and due > _LONGEST_GAP * self.rate:
+        if due > self.longest_gap * self.rate:
             self._start += (due - 1) / self.rate
             due = 1
         for _ in range(due):

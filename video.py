@@ -141,16 +141,23 @@ def open_video(source: str) -> Iterator[Video]:
     if not capture.isOpened():
         raise UserError(_why_not(source, camera, address))
     endless = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0 and not Path(source).is_file()
-    name = f"camera {source}" if camera else source
-    with contextlib.closing(Video(name, capture, live=camera or endless, counted="%" in source)) as video:
+    name = f"camera {source}" if camera else without_credentials(source)
+    counted = "%" in source and not address and not Path(source).exists()
+    with contextlib.closing(Video(name, capture, live=camera or endless, counted=counted)) as video:
         yield video
+
+
+def without_credentials(source: str) -> str:
+    """An address as it may be printed; anything else as it is."""
+    return re.sub(r"(://)[^/]*@", r"\1", source)
 
 
 def _why_not(source: str, camera: bool, address: bool) -> str:
     if camera:
         return f"cannot open camera {source}: connect one, or give another with --source=NUMBER, or a video's file"
     if address:
-        return f"cannot open {source}: no stream there that can be read; check the address and the network"
+        name = without_credentials(source)
+        return f"cannot open {name}: no stream there that can be read; check the address and the network"
     if Path(source).is_dir():
         return f"cannot open {source}: it is a folder; its pictures are a pattern like {source.rstrip('/')}/%04d.png"
     if Path(source).is_file():

@@ -198,6 +198,18 @@ def test_empty_folder_is_said(small_model, tmp_path):
     assert_one_line_error(run, "no picture in the folder empty")
 
 
+def test_what_is_no_picture_in_a_folder_ends_nothing(photo, small_model, tmp_path, capsys):
+    shutil.copy(photo, tmp_path / "photo.png")
+    (tmp_path / "._photo.png").write_bytes(b"what macOS puts beside it")
+    assert predict.pictures(str(tmp_path)) == [str(tmp_path / "photo.png")]
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    flags = "--output", tmp_path / "out", "--model_path", small_model
+    assert main("--image", tmp_path, *flags) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("error: ") and "circle.png" in output.err and "photo.png" in output.out
+    assert (tmp_path / "out" / "photo.png").exists()
+
+
 @pytest.fixture
 def albums(photo, tmp_path, monkeypatch) -> Path:
     """Folders with pictures of the same name, one with a single picture, a file where a folder is wanted."""

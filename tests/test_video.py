@@ -25,7 +25,7 @@ from parameters import VIDEO_PREDICTOR
 from predict import Face
 from recording import FaceLog, Recorder
 from tracking import Tracked
-from video import Frame, Reader, open_video
+from video import Frame, Reader, open_video, without_credentials
 
 SCRIPT = "predict-from-video.py"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
@@ -265,6 +265,22 @@ def test_file_that_ends_early_is_said_and_what_there_was_is_kept(script, raw_mod
     assert frames == 30 and len(read_video(tmp_path / "annotated.mp4")[0]) == 30
 
 
+def test_percent_in_the_name_of_a_file_is_no_pattern(tmp_path):
+    whole = write_video(tmp_path / "whole.avi", moving_faces(60), rate=20)
+    cut = tmp_path / "cut 50%.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with open_video(str(cut)) as video, pytest.raises(UserError, match="ends after frame"):
+        list(video)
+
+
+def test_password_in_an_address_is_not_printed():
+    with pytest.raises(UserError) as error, open_video("rtsp://admin:secr@et@127.0.0.1:9/camera"):
+        pass
+    assert "cannot open rtsp://127.0.0.1:9/camera: no stream" in str(error.value)
+    assert without_credentials("rtsp://cam/1?user=x@y") == "rtsp://cam/1?user=x@y"
+    assert without_credentials("my@clip.mp4") == "my@clip.mp4"
+
+
 def test_stream_that_ends_is_said_and_what_there_was_is_kept(script, stream, raw_model, tmp_path, capsys):
     started = time.monotonic()
     assert headless(script, f"{stream}/20", raw_model, tmp_path) == 2
@@ -335,6 +351,22 @@ def test_live_recording_leaves_a_pause_out(tmp_path):
         for seconds in (0.0, 0.1, 3600.0, 3600.1):
             recorder.write(np.zeros((48, 64, 3), np.uint8), seconds)
     assert len(read_video(tmp_path / "live.avi")[0]) == 4
+
+
+def test_jump_in_the_time_stamps_of_a_file_is_left_out(tmp_path):
+    with Recorder(tmp_path / "jump.avi", rate=10) as recorder:
+        for seconds in (0.0, 0.1, 30.1, 7200.0, 7200.1):
+            recorder.write(np.zeros((48, 64, 3), np.uint8), seconds)
+    assert len(read_video(tmp_path / "jump.avi")[0]) == 304, "half a minute of one picture is none"
+
+
+@pytest.mark.parametrize("rate", [0.1, 75.003, 119.987, 655.36, 999.9])
+def test_odd_rates_are_recorded(tmp_path, rate):
+    with Recorder(tmp_path / "odd.mp4", rate) as recorder:
+        for number in range(3):
+            recorder.write(np.zeros((48, 64, 3), np.uint8), number / rate)
+    frames, found = read_video(tmp_path / "odd.mp4")
+    assert len(frames) == 3 and found == pytest.approx(rate, rel=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".avi"])
