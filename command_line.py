@@ -52,7 +52,7 @@ def yes_no(text: str) -> bool:
 def add_yes_no(parser: argparse.ArgumentParser, *names: str, default: bool | None, help: str) -> None:
     """A flag that takes yes or no; bare, it means yes. None is the default of a flag that overrides a setting."""
     if default is not None:
-        help = f"{help} (default: {_shown(default)})"
+        help = f"{help} (default: {shown(default)})"
     parser.add_argument(*names, type=yes_no, nargs="?", const=True, default=default, metavar="yes|no", help=help)
 
 
@@ -65,7 +65,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Any, *names: str) -> No
     fields = {field.name: field for field in dataclasses.fields(settings)}
     for name in names:
         value, metadata, kind = getattr(settings, name), fields[name].metadata, fields[name].type
-        help = f"{metadata['help']} (default: {_shown(value)})".replace("%", "%%")
+        help = f"{metadata['help']} (default: {shown(value)})".replace("%", "%%")
         if kind is bool:
             add_yes_no(parser, f"--{name}", default=None, help=help)
         else:
@@ -236,6 +236,17 @@ def _descriptor(stream: Any) -> int | None:
         return None
 
 
+def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError when a flag asks for another value than the model at `path` was trained with, as in `known`."""
+    for name in names:
+        asked = getattr(arguments, name)
+        if asked not in (None, known[name]):
+            raise UserError(
+                f"{path} was trained with {name}={known[name]}: leave out --{name}={asked}, or name another "
+                "--save_model_path"
+            )
+
+
 def follow_parent() -> None:
     """Called in a child process: Ctrl-C is the parent's to handle, and a child whose parent was killed ends too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -243,5 +254,6 @@ def follow_parent() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting's value as its flag takes it."""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

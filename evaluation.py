@@ -43,8 +43,8 @@ def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> di
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
             "(another landmark predictor?): convert again, or train again"
         )
-    whole = set(dataset.expressions) == set(model.expressions)  # or its training set had more faces than this
-    learned = dataset.load("Training", "none").images if whole and "Training" in dataset.counts else None
+    own = model.facts.get("dataset", {}).get("fingerprint") == dataset.fingerprint  # of another it learned other faces
+    learned = dataset.load("Training", "none").images if own and "Training" in dataset.counts else None
     splits = {
         split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
         for split in EVALUATED

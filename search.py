@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from command_line import UserError, in_short, with_values
+from command_line import UserError, in_short, shown, with_values
 from files import whole_file
 from parameters import AUGMENTATION, HYPERPARAMS, NETWORK, OPTIMIZER, OPTIMIZERS, TRAINING, Hyperparams, Optimizer
 from train import Run, check_settings, check_steps
@@ -154,7 +154,7 @@ def difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
         if before.get(name) != after.get(name):
             if name in ("dataset", "recipes"):
                 return "another dataset"
-            return f"{name}={_shown(before.get(name))}, not {_shown(after.get(name))}"
+            return f"{name}={shown(before.get(name))}, not {shown(after.get(name))}"
     return None
 
 
@@ -166,10 +166,6 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from value.items()
         else:
             yield name, value
-
-
-def _shown(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 # --- where to look next ----------------------------------------------------------------------------------------------

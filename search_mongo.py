@@ -50,7 +50,7 @@ from search import (
     values_of,
 )
 from train import commit
-from trial import run_of, run_trial
+from trial import check_same, run_of, run_trial
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
 REACHED_WITHIN = 5.0  # seconds
@@ -534,14 +534,7 @@ def work(server: Server, name: str, folder: str) -> int:
 
 def check_worker(settings: dict[str, Any], folder: str, search: str) -> None:
     """Raises UserError unless the search's trials can be trained with this dataset."""
-    run = run_of({"settings": settings, "parameters": {}, "folder": folder, "place": ""})
-    if run.dataset.fingerprint != settings["dataset"]:
-        raise UserError(f"{folder} is another dataset than that of {search}: convert the same one, or use --folder")
-    run.dataset.check(run.network.features, run.network.output_size)
-    if run.dataset.recipes(run.network.features) != settings["recipes"]:
-        raise UserError(f"the features in {folder} were computed otherwise than those of {search}: convert it again")
-    if run.teacher_facts.get("teacher") != settings.get("teacher"):
-        raise UserError(f"{run.hyperparams.teacher} is another teacher than that of {search}: copy it from there")
+    check_same(run_of({"settings": settings, "parameters": {}, "folder": folder, "place": ""}), settings, search)
 
 
 @contextlib.contextmanager

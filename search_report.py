@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from command_line import shown
 from evaluation import plots
 from files import whole_file
 from parameters import DATASET, Hyperparams
@@ -85,7 +86,7 @@ def _flags(settings: dict[str, Any], dataset: str) -> list[str]:
     given = [f"--model={model}"]
     for name, value in {name: value for part in usual for name, value in dataclasses.asdict(part).items()}.items():
         if name in wanted and name != "model" and wanted[name] != value:
-            given.append(f"--{name}={ {True: 'yes', False: 'no'}.get(wanted[name], wanted[name]) }")
+            given.append(f"--{name}={shown(wanted[name])}")
     return given if dataset == DATASET.folder else [*given, f"--folder={dataset}"]
 
 

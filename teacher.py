@@ -59,9 +59,13 @@ class Teacher:
 
         Of a teacher with more expressions, the shares that these have among each other; even ones where it sees none.
         """
+        count = len(faces)
         if self._model.features == "none":
             vectors = vectors[:, :0]
-        known = np.maximum(self._model.predict(faces, vectors)[:, self._columns], np.float32(LEAST))
+        if count > saved_model.BATCH:  # filled up to whole batches: memory would be laid out anew for what is left over
+            rows = np.arange(count + -count % saved_model.BATCH) % count
+            faces, vectors = faces[rows], vectors[rows]
+        known = np.maximum(self._model.predict(faces, vectors)[:count, self._columns], np.float32(LEAST))
         return known / known.sum(axis=1, keepdims=True)
 
 

@@ -9,6 +9,7 @@ model. `--resume=yes` goes on after an interruption.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -32,9 +33,19 @@ from tqdm import tqdm
 import evaluation
 import saved_model
 from augmentation import augment
-from command_line import UserError, add_flags, add_yes_no, command, in_short, override, read_settings, with_values
+from command_line import (
+    UserError,
+    add_flags,
+    add_yes_no,
+    check_asked,
+    command,
+    in_short,
+    override,
+    read_settings,
+    with_values,
+)
 from data_loader import Dataset, Split, open_dataset
-from files import whole_file
+from files import lock, whole_file
 from parameters import (
     AUGMENTATION,
     DATASET,
@@ -56,11 +67,7 @@ if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no T
     from model import Scaling, TrainingGraph
 
 VALIDATION_BATCH = 256
-DEFAULTS = {  # which a setting had before there was one
-    field.name: field.default
-    for settings in (NETWORK, HYPERPARAMS, AUGMENTATION)
-    for field in dataclasses.fields(settings)
-}
+LATER = {"teacher_share": 0.0}  # settings that earlier trainings had not, and what they would have been
 
 
 @command
@@ -85,8 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.train:
         train(Run(dataset, network, hyperparams, training, augmentation), resume=arguments.resume)
     if arguments.evaluate:
+        path = Path(training.save_model_path)
+        model = saved_model.load(path)
+        check_asked(path, model.facts["network"], arguments, "model", "features")
         augmented = override(VIDEO_PREDICTOR, arguments).test_time_augmentation
-        evaluate(dataset, Path(training.save_model_path), augmented)
+        evaluation.evaluate_and_write(model, dataset, path.parent, augmented)
     return 0
 
 
@@ -188,14 +198,6 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"nothing can be written to {folder}: name another place, as --help says")
 
 
-def evaluate(dataset: Dataset, model_path: Path, augmented: bool = False) -> dict:
-    """Evaluates the saved model; prints the report, and writes it as JSON and a picture beside the model.
-
-    augmented: with test-time augmentation.
-    """
-    return evaluation.evaluate_and_write(saved_model.load(model_path), dataset, model_path.parent, augmented)
-
-
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +247,7 @@ class Run:
             **dataclasses.asdict(self.augmentation),
             **({"epochs": self.training.epochs} if self.hyperparams.schedule == "cosine" else {}),
             "seed": self.training.seed,
-            "bfloat16": self.training.bfloat16,
+            "bfloat16": uses_bfloat16(self.training),
             "dataset": self.dataset.fingerprint,
             "recipes": self.dataset.recipes(self.network.features),
             **self.teacher_facts,
@@ -294,14 +296,14 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
 
     after_epoch: told of each finished epoch.
     Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
-    training, and when the loss is no number any more.
+    training, when another process trains in the same checkpoint folder, and when the loss is no number any more.
     """
     run.dataset.check(run.network.features, run.network.output_size)
     learn = run.dataset.load("Training", run.network.features)
     has_validation = "PublicTest" in run.dataset.counts
     validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
     checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
-    state = checkpoints.read(run.resumable()) if resume else State(run.resumable(), log_name(run.network))
+    state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
 
     check_steps(run)
 
@@ -309,34 +311,33 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
     graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, run.steps)
-    with graph.session(uses_bfloat16(run.training)) as session:
-        if state.history:
-            checkpoints.restore(graph, session, state)
-            left = max(0, run.training.epochs - len(state.history))
-            print(f"Resuming after epoch {len(state.history)}, {left} left to train")
-        print(
-            f"Training model {run.network.model} on {len(learn)} faces of {len(run.dataset.expressions)} expressions, "
-            f"features: {run.network.features}"
-        )
-        if validation is None:
-            print("No PublicTest split to choose an epoch by: the last epoch is kept")
-        try:
-            for epoch in range(len(state.history) + 1, run.training.epochs + 1):
-                row = train_epoch(run, graph, session, learn, validation, epoch)
-                longer = dataclasses.replace(state, history=[*state.history, row])
-                checkpoints.write(graph, session, longer)
-                state = longer  # only now: an epoch counts once its weights are on disk
-                checkpoints.tidy(state)
-                write_logs(Path(run.training.logs_folder) / state.log, state)
-                if after_epoch is not None:
-                    after_epoch(state)
-        except (KeyboardInterrupt, Diverged):
-            if state.history and run.training.save_model:
-                print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
-                save(run, state, checkpoints, scaling, validation)
-            raise
-    if run.training.save_model:
-        save(run, state, checkpoints, scaling, validation)
+    with checkpoints.alone():
+        with graph.session(uses_bfloat16(run.training)) as session:
+            if state.history:
+                checkpoints.restore(graph, session, state)
+                left = run.training.epochs - len(state.history)
+                print(f"Resuming after epoch {len(state.history)}, {left} left to train")
+            faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
+            print(f"Training model {run.network.model} on {faces}, features: {run.network.features}")
+            if validation is None:
+                print("No PublicTest split to choose an epoch by: the last epoch is kept")
+            try:
+                for epoch in range(len(state.history) + 1, run.training.epochs + 1):
+                    row = train_epoch(run, graph, session, learn, validation, epoch)
+                    longer = dataclasses.replace(state, history=[*state.history, row])
+                    checkpoints.write(graph, session, longer)
+                    state = longer  # only now: an epoch counts once its weights are on disk
+                    checkpoints.tidy(state)
+                    write_logs(Path(run.training.logs_folder) / state.log, state)
+                    if after_epoch is not None:
+                        after_epoch(state)
+            except (KeyboardInterrupt, Diverged):
+                if state.history and run.training.save_model:
+                    print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
+                    save(run, state, checkpoints, scaling, validation)
+                raise
+        if run.training.save_model:
+            save(run, state, checkpoints, scaling, validation)
     evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     return state
 
@@ -438,13 +439,23 @@ class Checkpoints:
         self.folder = folder
         self.state_path = folder / "state.json"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other trainings out of the folder, as each would delete the other's weights. Raises UserError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with lock(self.state_path) as locked:
+            if not locked:
+                raise UserError(
+                    f"another training uses {self.folder}: name another --checkpoint_folder, or wait for it"
+                )
+            yield
+
     def weights(self, state: State, epoch: float) -> Path:
         """Where an epoch's weights are; another training's never have the same name."""
         return self.folder / f"{state.log}_epoch-{int(epoch)}"
 
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
         epoch = state.history[-1]["epoch"]
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             graph.saver.save(session, str(self.weights(state, epoch)), write_meta_graph=False, write_state=False)
         except Exception as error:  # TensorFlow's errors are none of the system's; a full disk is the likely one
@@ -459,8 +470,9 @@ class Checkpoints:
             if file.name.split(".")[0] not in kept:
                 file.unlink()
 
-    def read(self, settings: dict[str, Any]) -> State:
-        """The state to resume from. Raises CannotResume when there is none or it is another training's."""
+    def read(self, run: Run) -> State:
+        """The state to resume `run` from. Raises CannotResume when there is none or it is another training's."""
+        settings = run.resumable()
         try:
             state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
             epochs = [row["epoch"] for row in (state.best, state.history[-1])]
@@ -474,13 +486,18 @@ class Checkpoints:
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         for name in {**settings, **state.settings}:
-            was, now = state.settings.get(name, DEFAULTS.get(name)), settings.get(name)
+            was, now = state.settings.get(name, LATER.get(name)), settings.get(name)
             if was != now and name in ("dataset", "recipes"):
                 raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
             if was != now:
                 raise CannotResume(
                     f"the training in {self.folder} has {name}={was}, not {now}: use that, or leave out --resume=yes"
                 )
+        if len(state.history) > run.training.epochs:
+            raise CannotResume(
+                f"the training in {self.folder} has {len(state.history)} epochs already, more than "
+                f"{run.training.epochs}: use --epochs={len(state.history)}, or leave out --resume=yes"
+            )
         return state
 
     def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import evaluation
 import features
-from command_line import UserError, add_flags, add_yes_no, command, override
+from command_line import UserError, add_flags, add_yes_no, check_asked, command, override
 from data_loader import Dataset, Split, open_dataset
 from files import whole_file
 from parameters import DATASET, SVM, Svm
@@ -64,11 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Saved: {path} ({path.stat().st_size / 1e6:.0f} MB)")
     if arguments.evaluate:
         machine = load(path)
-        if arguments.features not in (None, machine.facts["features"]):
-            raise UserError(
-                f"{path} was trained with {machine.facts['features']}: leave out --features={arguments.features}, or "
-                "name another --save_model_path"
-            )
+        check_asked(path, machine.facts, arguments, "features")
         evaluation.evaluate_and_write(machine, dataset, path.parent)
     return 0
 

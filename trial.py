@@ -129,8 +129,7 @@ def main() -> int:
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
         run = run_of(job)
-        if run.teacher_facts.get("teacher") != job["settings"].get("teacher"):
-            raise UserError(f"{run.hyperparams.teacher} is another teacher than the search began with")
+        check_same(run, job["settings"], "the search")  # somebody may have converted anew since it began
         train(run, after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
     except Diverged as error:
         fail(f"{DIVERGED}{error}")
@@ -154,6 +153,18 @@ def run_of(job: dict[str, Any]) -> Run:
     )
     hyperparams = Hyperparams(**settings["hyperparams"], **job["parameters"])
     return Run(dataset, Network(**settings["network"]), hyperparams, training, Augmentation(**settings["augmentation"]))
+
+
+def check_same(run: Run, settings: dict[str, Any], search: str) -> None:
+    """Raises UserError unless `run` learns from what the search, which has these settings, began with."""
+    folder = run.dataset.folder
+    if run.dataset.fingerprint != settings["dataset"]:
+        raise UserError(f"{folder} is another dataset than that of {search}: convert the same one, or use --folder")
+    run.dataset.check(run.network.features, run.network.output_size)
+    if run.dataset.recipes(run.network.features) != settings["recipes"]:
+        raise UserError(f"the features in {folder} were computed otherwise than those of {search}: convert it again")
+    if run.teacher_facts.get("teacher") != settings.get("teacher"):
+        raise UserError(f"{run.hyperparams.teacher} is another teacher than that of {search}: copy it from there")
 
 
 def _end_with_search(place: str) -> None:

@@ -167,6 +167,15 @@ def test_model_is_asked_for_those_of_its_expressions_that_the_dataset_has():
     assert np.isfinite(metrics["calibration_error"])
 
 
+def test_faces_are_new_only_to_a_model_whose_training_faces_are_there(small_model, drawn_dataset, drawn_csv, tmp_path):
+    model = saved_model.load(small_model)
+    for folder, own in ((drawn_dataset, True), (tmp_path / "fewer", False)):
+        if not own:
+            conversion.convert(str(drawn_csv), str(folder), range(7), ["landmarks"], limit=50, processes=1)
+        metrics = evaluation.evaluate(model, open_dataset(folder))
+        assert ("deduplicated" in metrics["splits"]["PrivateTest"]) == own
+
+
 def test_dataset_with_some_of_the_models_expressions_is_evaluated(small_model, drawn_csv, tmp_path):
     model = saved_model.load(small_model)
     conversion.convert(str(drawn_csv), str(tmp_path / "few"), (3, 4, 5), ["landmarks"], processes=1)

@@ -211,6 +211,14 @@ def test_trial_whose_process_dies_has_failed(script, reason, settings, tmp_path,
     assert outcome.status == "failed" and reason in outcome.reason
 
 
+def test_trial_on_other_faces_than_the_searchs_has_failed(settings, drawn_dataset, tmp_path):
+    shutil.copytree(drawn_dataset, tmp_path / "faces")
+    path = tmp_path / "faces" / "manifest.json"
+    path.write_text(path.read_text().replace(open_dataset(drawn_dataset).manifest["splits"]["Training"]["sha256"], "0"))
+    outcome = run_trial(job_of(settings, str(tmp_path / "faces")), lambda accuracies: False)
+    assert outcome.status == "failed" and "is another dataset than that of the search" in outcome.reason
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_trial_whose_search_is_gone_ends_quietly(settings, told, tmp_path):
     process = subprocess.Popen(
@@ -416,13 +424,15 @@ def test_equal_reasons_are_equal_wherever_the_trials_were(drawn_dataset, monkeyp
 def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
-    own = ["--model=A", "--features=none", "--settings=ours", "--warmup_steps=20"]  # fewer, of so few faces
+    own = ["--model=A", "--features=none", "--settings=ours", "--erasing=1"]
+    own += ["--warmup_steps=20"]  # fewer, of so few faces
     assert main([*own, f"--folder={drawn_dataset}", "--max_evals=1"]) == 0
     settings, _ = read_state(Path("search/default/state.json"))
     assert settings["hyperparams"]["schedule"] == OWN_SETTINGS["A"]["schedule"]
     assert settings["augmentation"]["flip"] is OWN_SETTINGS["A"]["flip"]
     assert settings["hyperparams"]["optimizer"] == OWN_SETTINGS["A"]["optimizer"] != HYPERPARAMS.optimizer
-    assert "--flip=yes" in capsys.readouterr().out  # of the command that trains with what was found
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Train with it: ")]
+    assert {"--flip=yes", "--erasing=1.0"} <= set(command.split()), "what was found is trained with as it was found"
 
 
 @pytest.mark.parametrize(

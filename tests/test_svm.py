@@ -173,7 +173,7 @@ def test_networks_and_machines_are_not_taken_for_one_another(saved, raw_model):
 def test_machine_of_other_features_than_asked_for_is_refused(saved, drawn_dataset, capsys):
     flags = ["--train=no", f"--folder={drawn_dataset}", f"--save_model_path={saved}"]
     assert train_svm.main([*flags, "--features=landmarks"]) == 2
-    assert "was trained with landmarks_hog: leave out --features=landmarks" in capsys.readouterr().err
+    assert "was trained with features=landmarks_hog: leave out --features=landmarks" in capsys.readouterr().err
     assert train_svm.main([*flags, "--features=landmarks_hog"]) == 0
 
 

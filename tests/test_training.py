@@ -23,6 +23,7 @@ import train as training_script
 from augmentation import augment
 from command_line import UserError
 from data_loader import Split, open_dataset
+from files import lock
 from parameters import (
     AUGMENTATION,
     HYPERPARAMS,
@@ -173,6 +174,11 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
         train(Run(dataset, NETWORK, replace(QUICK, learning_rate=0.5), same), resume=True)
     with pytest.raises(UserError, match="seed=0, not 5"):
         train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
+    used = training_script.uses_bfloat16(same)
+    with pytest.raises(UserError, match=f"bfloat16={used}, not {not used}"):
+        train(Run(dataset, NETWORK, QUICK, replace(same, bfloat16="no" if used else "yes")), resume=True)
+    with pytest.raises(UserError, match="has 3 epochs already, more than 2: use --epochs=3, or leave out --resume=yes"):
+        train(Run(dataset, NETWORK, QUICK, replace(same, epochs=2)), resume=True)
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     damaged = ["{", "[]", *(json.dumps({**state, **change}) for change in ({"history": [{}]}, {"settings": None}))]
     for file in (tmp_path / "checkpoints").glob("*epoch-*.data*"):
@@ -186,6 +192,25 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="nothing to resume"):
         train(Run(dataset, NETWORK, QUICK, same), resume=True)
+
+
+def test_two_trainings_in_one_checkpoint_folder_are_refused(drawn_dataset, tmp_path):
+    run = Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path))
+    state = tmp_path / "checkpoints" / "state.json"
+    state.parent.mkdir()
+    with lock(state), pytest.raises(UserError, match="another training uses .*checkpoints: name another --checkpoint"):
+        train(run)
+    assert not state.exists()
+
+
+def test_model_that_is_evaluated_is_the_one_that_is_asked_for(drawn_dataset, uninterrupted, capsys):
+    path = uninterrupted[1] / "best_model" / "saved_model.bin"
+    flags = ["--evaluate=yes", f"--save_model_path={path}", f"--folder={drawn_dataset}"]
+    for other, known in (("--model=B", "model=A"), ("--features=none", "features=landmarks")):
+        assert main([*flags, other]) == 2
+        assert f"{path} was trained with {known}: leave out {other}" in capsys.readouterr().err
+    assert main([*flags, "--model=A", "--features=landmarks"]) == 0
+    assert "PrivateTest" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +450,7 @@ def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_datase
     for name in ("old_epoch-7.index", "old_epoch-7.data-00000-of-00001", "notes.txt"):
         (checkpoints / name).touch()
     state = train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
-    assert {path.name.split(".")[0] for path in checkpoints.iterdir()} == {f"{state.log}_epoch-1", "state", "notes"}
+    assert {path.name.split(".")[0] for path in checkpoints.glob("[!.]*")} == {f"{state.log}_epoch-1", "state", "notes"}
 
 
 def test_new_training_killed_in_its_first_epoch_leaves_the_old_one_to_resume(drawn_dataset, tmp_path, monkeypatch):
