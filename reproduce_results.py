@@ -41,7 +41,7 @@ from command_line import UserError, add_flags, add_yes_no, command, follow_paren
 from data_loader import Dataset, open_dataset
 from drawn_faces import write_csv
 from files import lock, whole_file
-from parameters import AUGMENTATION, DATASET, EMOTIONS, FEATURES, HYPERPARAMS, NETWORK, PUBLISHED_MODELS, SPLITS, SVM
+from parameters import DATASET, EMOTIONS, FEATURES, PUBLISHED_MODELS, SPLITS, SVM
 from results_report import SEVEN, Record, Row, number
 from teacher import Teacher
 
@@ -49,12 +49,7 @@ PACKAGES = ("tensorflow", "tflearn", "ai-edge-litert", "scikit-learn", "numpy")
 SEEDS = 3  # of the two best cells
 QUICK_FACES = (280, 70, 70)  # drawn ones, in the three splits
 STARTED = "commit.json"  # in a row's folder: of the code that its training began with
-DEFAULTS = {
-    "network": asdict(NETWORK),
-    "hyperparams": asdict(HYPERPARAMS),
-    "augmentation": asdict(AUGMENTATION),
-    "training": {"quantize": False, "bfloat16": "auto"},
-}
+LATER = {"hyperparams": train.LATER, "training": {"quantize": False, "bfloat16": "auto"}}  # than the first rows
 FINGERPRINT = 12  # digits of a dataset's that are kept
 
 
@@ -296,8 +291,7 @@ def outdated(experiment: Experiment, records: Sequence[Record]) -> list[Row]:
 def are_same(then: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> bool:
     """Whether both are of the same training. then: as a file has them."""
     now = json.loads(json.dumps(now))  # with lists for tuples, as in the file
-    # A setting that came later had its default then.
-    before = {part: {**DEFAULTS.get(part, {}), **values} for part, values in then.items()}
+    before = {part: {**LATER.get(part, {}), **values} for part, values in then.items()}
     for settings in (before, now):  # where a teacher lies decides nothing; which it is stands in a part of its own
         settings["hyperparams"] = {**settings.get("hyperparams", {}), "teacher": ""}
     return before == now
@@ -530,7 +524,7 @@ def in_a_process(script: str, flags: Sequence[str]) -> int:
     try:
         process.join()
     finally:
-        process.terminate()  # on Ctrl-C: its last finished epoch is on disk
+        process.kill()  # on Ctrl-C: its last finished epoch is on disk, and milder requests it does not hear
         process.join()
     return process.exitcode
 

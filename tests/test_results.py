@@ -230,16 +230,22 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
     assert reproduce_results.outdated(runs, read(runs.table)) == [TAUGHT[0]]
 
 
-def test_setting_that_came_later_had_its_default_then(tmp_path, monkeypatch):
+def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
+    monkeypatch.setitem(train.LATER, "mixup", 0.0)
     runs = Experiment("fer2013.csv", results=tmp_path)
     for row in (CELLS[0], OURS[1]):
         settings = reproduce_results.settings_of(row, runs)
         del settings["hyperparams"]["mixup"]
         put(tmp_path, record(row), settings=settings)
     assert reproduce_results.outdated(runs, read(runs.table)) == []
-    monkeypatch.setitem(train.OWN_SETTINGS["A"], "mixup", 0.4)
-    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+    with monkeypatch.context() as patch:
+        patch.setitem(train.OWN_SETTINGS["A"], "mixup", 0.4)
+        assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, mixup=0.4))  # an edited default is no default
+        assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0], OURS[1]]
     monkeypatch.undo()
+    monkeypatch.setitem(train.LATER, "mixup", 0.0)
     monkeypatch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
     assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
     monkeypatch.undo()
@@ -301,7 +307,17 @@ def test_tables_give_published_and_measured_side_by_side():
     assert "| Model A, raw pixels | – | – | – | – | – | – of 0, then diverged | – |" in text
     seeds = [record(replace(CELLS[0], seed=seed), 0.6, test) for seed, test in enumerate((0.7, 0.74))]
     seeds.append(record(replace(CELLS[0], seed=2), **DIVERGED))
-    assert "**72.0%** (60.0%) ± 2.8 over 2 seeds, 1 of 3 diverged |" in tables(seeds)
+    assert "**72.0%** (60.0%) over 2 seeds, 1 of 3 diverged |" in tables(seeds), "two have no deviation to speak of"
+
+
+def test_gain_is_of_the_seeds_that_both_inputs_have():
+    records = [record(OURS[0], 0.7, 0.70), record(OURS[1], 0.7, 0.71)]
+    records += [record(replace(OURS[1], seed=seed), 0.7, test) for seed, test in ((1, 0.75), (2, 0.77))]
+    assert "| **74.3%** (70.0%) ± 3.1 over 3 seeds | +1.0 |" in tables(records)
+    records.append(record(replace(OURS[0], seed=2), 0.7, 0.72))
+    assert "| **74.3%** (70.0%) ± 3.1 over 3 seeds | +3.0 |" in tables(records), "the mean of 1 and 5"
+    records[0] = record(OURS[0], **DIVERGED)
+    assert "| **74.3%** (70.0%) ± 3.1 over 3 seeds | +5.0 |" in tables(records)
     assert "batch normalization adds" not in tables(records[:8]), "nothing to say of it yet"
 
 
@@ -407,6 +423,23 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
     run = quick(tmp_path, "--only=SVM_*")
     assert run.returncode == 0 and [Row.of(line) for line in read(table)] == [SVMS[0]], "it tries out what is new"
     assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "README.md").exists()
+
+
+def test_ctrl_c_stops_the_row_at_once_and_it_goes_on_later(tmp_path):
+    checkpoint = tmp_path / "results_work" / "quick" / OURS[1].name / "checkpoints" / "state.json"
+    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick", "--only=A_*"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)  # which ends when its children have ended too
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert f"Stopped at {OURS[1].name}: the same command goes on" in errors
+    assert len(json.loads(checkpoint.read_text())["history"]) == 1, "the second epoch did not come to its end"
+    assert not (tmp_path / "results_work" / "quick" / "results" / "results.csv").exists()
+    run = quick(tmp_path, "--only=A_*")
+    assert run.returncode == 0 and "Resuming after epoch 1, 1 left to train" in run.stdout
 
 
 def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
@@ -522,12 +555,14 @@ def test_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_pat
 
 def test_every_row_is_trained_as_its_name_says(tmp_path):
     runs = experiment(tmp_path, "fer2013.csv")
-    for row in (*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, *ON_REQUEST, replace(OURS[0], expressions=SEVEN, seed=2)):
+    another = replace(OURS[0], expressions=SEVEN, seed=2)
+    for row in (*CELLS, *OURS, *TAUGHT, *WITHOUT_BATCH_NORM, *SVMS, *ON_REQUEST, another):
         script, flags = reproduce_results.command_of(row, runs)
         if script == "train_svm":
             assert row.model == "SVM" and train_svm._parser().parse_args(flags).features == row.features
             continue
-        network, _, training, _ = train.settings_of(train._parser().parse_args(flags))
+        network, hyperparams, training, _ = train.settings_of(train._parser().parse_args(flags))
+        assert (hyperparams.teacher_share > 0) == (row.settings == "taught")
         assert (network.model, network.features, network.batch_norm_conv) == (row.model, row.features, row.batch_norm)
         assert network.output_size == len(row.expressions)
         assert (training.settings, training.seed) == (row.settings, row.seed)
