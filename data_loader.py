@@ -54,7 +54,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tells datasets apart: the same for the same faces and labels, whatever file they came from."""
+        """Tells datasets apart: the same for the same faces and labels in the same order, from whatever file."""
         faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
         facts = [self.expressions, faces]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -43,8 +43,7 @@ def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> di
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
             "(another landmark predictor?): convert again, or train again"
         )
-    own = model.facts.get("dataset", {}).get("fingerprint") == dataset.fingerprint  # of another it learned other faces
-    learned = dataset.load("Training", "none").images if own and "Training" in dataset.counts else None
+    learned = dataset.load("Training", "none").images if _has_learned_all_of(model, dataset) else None
     splits = {
         split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
         for split in EVALUATED
@@ -56,6 +55,12 @@ def evaluate(model: SavedModel, dataset: Dataset, augmented: bool = False) -> di
         "model": model.facts,
         "splits": splits,
     }
+
+
+def _has_learned_all_of(model: SavedModel, dataset: Dataset) -> bool:
+    """Whether the dataset's training faces are those of the model: of some of them, too many others would seem new."""
+    known = model.facts.get("dataset", {}).get("counts", {}).get("Training")
+    return set(dataset.expressions) == set(model.expressions) and known == dataset.counts.get("Training", 0)
 
 
 def evaluate_and_write(model: SavedModel, dataset: Dataset, folder: Path, augmented: bool = False) -> dict:

@@ -117,8 +117,11 @@ def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
     """
     if Path(path).is_file():
         return path
-    if path != SHAPE_PREDICTOR:
-        raise UserError(f"no landmark predictor at {path}: name another --shape_predictor_path, or leave it out")
+    if Path(path) != Path(SHAPE_PREDICTOR):
+        raise UserError(
+            f"no landmark predictor at {path}: name another with --shape_predictor_path or "
+            f"DATASET.shape_predictor_path; {SHAPE_PREDICTOR} is the installed one"
+        )
     package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
     if package is not None and package.origin is not None:
         carried = Path(package.origin).parent / "models" / SHAPE_PREDICTOR

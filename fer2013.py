@@ -165,22 +165,24 @@ def pictures(folder: Path) -> list[Path]:
 
 def _in_turn(paths: Sequence[Path]) -> list[Path]:
     """One of each expression after another, so that the first rows of a split are a sample of it."""
-    folders: dict[Path, list[Path]] = {}
+    groups: dict[tuple[str | None, str], list[Path]] = {}
     for path in paths:
-        folders.setdefault(path.parent, []).append(path)
-    return [path for turn in itertools.zip_longest(*folders.values()) for path in turn if path is not None]
+        groups.setdefault((_split_of(path), path.parts[-2].lower()), []).append(path)
+    return [path for turn in itertools.zip_longest(*groups.values()) for path in turn if path is not None]
+
+
+def _split_of(path: Path) -> str | None:
+    """A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; else the folder does."""
+    prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
+    return prefix[1] if prefix else SPLIT_OF_FOLDER.get(path.parts[-3].lower())
 
 
 def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:
-    """A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; otherwise the folder does.
-
-    Pictures of another size are scaled to 48×48.
-    """
+    """The folder's pictures; those of another size are scaled to 48×48."""
     labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
     for path in tqdm(paths, desc="Reading", unit="picture"):
         split_folder, expression = path.parts[-3], path.parts[-2]
-        prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
-        split = prefix[1] if prefix else SPLIT_OF_FOLDER.get(split_folder.lower())
+        split = _split_of(path)
         if split is None:
             yield f"folder {split_folder} is not train, validation or test"
         elif expression.lower() not in labels:

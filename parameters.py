@@ -33,7 +33,7 @@ class Dataset:
     input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .xz, .zip, .tar.gz) or a folder of pictures")
     folder: str = setting("fer2013_features", "the converted dataset's folder")
     shape_predictor_path: str = setting(
-        SHAPE_PREDICTOR, "dlib's 68 landmark predictor; when absent, the installed package's"
+        SHAPE_PREDICTOR, "dlib's 68 landmark predictor; of this name, when absent, the installed package's"
     )
 
 

@@ -23,11 +23,12 @@ from tracking import Tracked
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
 _LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer one was a pause, and is left out
-LONGEST_STILL = 60.0  # the same in a file, where a longer one is a jump in its time stamps
+LONGEST_STILL = 600.0  # the same in a file, where a longer one is a jump in its time stamps
 
 
 class Recorder:
-    """Writes a video of constant rate, in which every image is shown at its time: repeated where the source was slower.
+    """Writes a video of constant rate, in which every image is shown at its time: repeated where the source was slower,
+    but for pauses of a live source and jumps in a file's time stamps, which are left out.
 
     It is written beside `path` and takes its place at the end. A video's frames are all as large as its first, and of
     even width and height.
@@ -35,7 +36,7 @@ class Recorder:
 
     def __init__(self, path: str | Path, rate: float, live: bool = False):
         self.path = Path(path)
-        self.rate = round(rate, 2 if rate < 655 else None)  # the finest that MPEG-4, with 16 bits for it, takes
+        self.rate = round(rate, 3 if rate < 65.5 else 2 if rate < 655 else None)  # as fine as MPEG-4's 16 bits take it
         self.longest_gap = _LONGEST_PAUSE if live else LONGEST_STILL
         self._file = contextlib.ExitStack()
         self._writer: cv2.VideoWriter | None = None

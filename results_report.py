@@ -247,19 +247,21 @@ def answer_table(records: Sequence[Record]) -> str:
         lines.append(line)
     note = (
         "**PrivateTest** accuracy, in brackets that on PublicTest, which chose the epoch and our settings; beside it "
-        "what the input adds to the raw pixels, in points of PrivateTest accuracy. Test-time augmentation averages "
-        "what the same network says of six views of a face."
+        "what the input adds to the raw pixels, in points of PrivateTest accuracy, over the seeds that both have. "
+        "Test-time augmentation averages what the same network says of six views of a face."
     )
+    table = markdown(heads, lines)
     faces = [int(record["private_test"]) for record in select(records, expressions=FIVE)]
     if faces:
         error = math.sqrt(0.7 * 0.3 / max(faces))
         note += (
             f" The standard error of 70% of {max(faces):,} faces is {100 * error:.1f} points, the whiskers in the "
             f"picture; that of the difference of two rows about {100 * math.sqrt(2) * error:.1f} points (less where "
-            "they err on the same faces). Both tell of the choice of faces alone: what the seed does comes on top, and "
-            "± is the deviation of rows that differ in nothing else."
+            "they err on the same faces). Both tell of the choice of faces alone: what the seed does comes on top."
         )
-    return f"{markdown(heads, lines)}\n\n{note}"
+    if "±" in table:
+        note += " ± is the deviation of rows that differ in their seed alone."
+    return f"{table}\n\n{note}"
 
 
 def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> str:

@@ -42,6 +42,7 @@ from command_line import (
     in_short,
     override,
     read_settings,
+    shown,
     with_values,
 )
 from data_loader import Dataset, Split, open_dataset
@@ -299,45 +300,54 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     training, when another process trains in the same checkpoint folder, and when the loss is no number any more.
     """
     run.dataset.check(run.network.features, run.network.output_size)
+    check_steps(run)
     learn = run.dataset.load("Training", run.network.features)
     has_validation = "PublicTest" in run.dataset.counts
     validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
     checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
-    state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
+    with checkpoints.alone():
+        state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
+        return _train(run, state, checkpoints, learn, validation, after_epoch)
 
-    check_steps(run)
 
+def _train(
+    run: Run,
+    state: State,
+    checkpoints: "Checkpoints",
+    learn: Split,
+    validation: Split | None,
+    after_epoch: Callable[[State], None] | None,
+) -> State:
     from model import Scaling, TrainingGraph
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
     graph = TrainingGraph(run.network, run.hyperparams, scaling, run.training.seed, run.steps)
-    with checkpoints.alone():
-        with graph.session(uses_bfloat16(run.training)) as session:
-            if state.history:
-                checkpoints.restore(graph, session, state)
-                left = run.training.epochs - len(state.history)
-                print(f"Resuming after epoch {len(state.history)}, {left} left to train")
-            faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
-            print(f"Training model {run.network.model} on {faces}, features: {run.network.features}")
-            if validation is None:
-                print("No PublicTest split to choose an epoch by: the last epoch is kept")
-            try:
-                for epoch in range(len(state.history) + 1, run.training.epochs + 1):
-                    row = train_epoch(run, graph, session, learn, validation, epoch)
-                    longer = dataclasses.replace(state, history=[*state.history, row])
-                    checkpoints.write(graph, session, longer)
-                    state = longer  # only now: an epoch counts once its weights are on disk
-                    checkpoints.tidy(state)
-                    write_logs(Path(run.training.logs_folder) / state.log, state)
-                    if after_epoch is not None:
-                        after_epoch(state)
-            except (KeyboardInterrupt, Diverged):
-                if state.history and run.training.save_model:
-                    print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
-                    save(run, state, checkpoints, scaling, validation)
-                raise
-        if run.training.save_model:
-            save(run, state, checkpoints, scaling, validation)
+    with graph.session(uses_bfloat16(run.training)) as session:
+        if state.history:
+            checkpoints.restore(graph, session, state)
+            left = run.training.epochs - len(state.history)
+            print(f"Resuming after epoch {len(state.history)}, {left} left to train")
+        faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
+        print(f"Training model {run.network.model} on {faces}, features: {run.network.features}")
+        if validation is None:
+            print("No PublicTest split to choose an epoch by: the last epoch is kept")
+        try:
+            for epoch in range(len(state.history) + 1, run.training.epochs + 1):
+                row = train_epoch(run, graph, session, learn, validation, epoch)
+                longer = dataclasses.replace(state, history=[*state.history, row])
+                checkpoints.write(graph, session, longer)
+                state = longer  # only now: an epoch counts once its weights are on disk
+                checkpoints.tidy(state)
+                write_logs(Path(run.training.logs_folder) / state.log, state)
+                if after_epoch is not None:
+                    after_epoch(state)
+        except (KeyboardInterrupt, Diverged):
+            if state.history and run.training.save_model:
+                print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
+                save(run, state, checkpoints, scaling, validation)
+            raise
+    if run.training.save_model:
+        save(run, state, checkpoints, scaling, validation)
     evaluation.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     return state
 
@@ -491,7 +501,8 @@ class Checkpoints:
                 raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
             if was != now:
                 raise CannotResume(
-                    f"the training in {self.folder} has {name}={was}, not {now}: use that, or leave out --resume=yes"
+                    f"the training in {self.folder} has {name}={shown(was)}, not {shown(now)}: use that, or leave out "
+                    "--resume=yes"
                 )
         if len(state.history) > run.training.epochs:
             raise CannotResume(

@@ -395,6 +395,18 @@ def test_folder_of_pictures(workplace, output, capsys):
     assert (few["Angry"], few["Surprise"]) == (1, 1), "the first rows are not all of one expression"
 
 
+def test_splits_that_share_a_folder_take_turns_apart(workplace, output):
+    for expression, number, split in itertools.product(("angry", "happy"), range(3), ("PrivateTest", "PublicTest")):
+        path = workplace / "faces" / "test" / expression / f"{split}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), ROWS[number][1])
+    (workplace / "faces" / "test" / "angry" / "PrivateTest_3.png").write_bytes(path.read_bytes())
+    assert conversion.main([*NO_FEATURES, "--input=faces", "--limit=2"]) == 0
+    splits = json.loads((output / "manifest.json").read_text())["splits"]
+    for split in ("PrivateTest", "PublicTest"):
+        assert (splits[split]["expressions"]["Angry"], splits[split]["expressions"]["Happy"]) == (1, 1)
+
+
 # --- rows that cannot be used ----------------------------------------------------------------------------------------
 
 PIXELS = LINES[0].split(",")[1]

@@ -132,7 +132,7 @@ def test_landmarks_come_before_hog_and_x_before_y(kind, hog_of):
 
 def test_given_predictor_wins_over_the_packages(tmp_path):
     given = tmp_path / "mine.dat"
-    with pytest.raises(UserError, match=r"no landmark predictor at .*mine\.dat: name another --shape_predictor_path"):
+    with pytest.raises(UserError, match=r"no landmark predictor at .*mine\.dat: name another with --shape_pred"):
         features.find_shape_predictor(str(given))
     given.touch()
     assert features.find_shape_predictor(str(given)) == str(given)

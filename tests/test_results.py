@@ -308,6 +308,8 @@ def test_tables_give_published_and_measured_side_by_side():
     seeds = [record(replace(CELLS[0], seed=seed), 0.6, test) for seed, test in enumerate((0.7, 0.74))]
     seeds.append(record(replace(CELLS[0], seed=2), **DIVERGED))
     assert "**72.0%** (60.0%) over 2 seeds, 1 of 3 diverged |" in tables(seeds), "two have no deviation to speak of"
+    assert "± is" not in tables(seeds) and "± is" in tables(records)
+    assert "batch normalization adds" not in tables(records[:8]), "nothing to say of it yet"
 
 
 def test_gain_is_of_the_seeds_that_both_inputs_have():
@@ -318,7 +320,6 @@ def test_gain_is_of_the_seeds_that_both_inputs_have():
     assert "| **74.3%** (70.0%) ± 3.1 over 3 seeds | +3.0 |" in tables(records), "the mean of 1 and 5"
     records[0] = record(OURS[0], **DIVERGED)
     assert "| **74.3%** (70.0%) ± 3.1 over 3 seeds | +5.0 |" in tables(records)
-    assert "batch normalization adds" not in tables(records[:8]), "nothing to say of it yet"
 
 
 def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, capsys):
@@ -436,10 +437,10 @@ def test_ctrl_c_stops_the_row_at_once_and_it_goes_on_later(tmp_path):
     _, errors = process.communicate(timeout=60)  # which ends when its children have ended too
     assert process.returncode == 130 and "Traceback" not in errors
     assert f"Stopped at {OURS[1].name}: the same command goes on" in errors
-    assert len(json.loads(checkpoint.read_text())["history"]) == 1, "the second epoch did not come to its end"
+    assert not (checkpoint.parent.parent / "metrics.json").exists(), "which its process would have written at its end"
     assert not (tmp_path / "results_work" / "quick" / "results" / "results.csv").exists()
     run = quick(tmp_path, "--only=A_*")
-    assert run.returncode == 0 and "Resuming after epoch 1, 1 left to train" in run.stdout
+    assert run.returncode == 0 and "Resuming after epoch" in run.stdout
 
 
 def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):

@@ -175,8 +175,9 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
     with pytest.raises(UserError, match="seed=0, not 5"):
         train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
     used = training_script.uses_bfloat16(same)
-    with pytest.raises(UserError, match=f"bfloat16={used}, not {not used}"):
-        train(Run(dataset, NETWORK, QUICK, replace(same, bfloat16="no" if used else "yes")), resume=True)
+    was, now = ("yes", "no") if used else ("no", "yes")
+    with pytest.raises(UserError, match=f"bfloat16={was}, not {now}"):
+        train(Run(dataset, NETWORK, QUICK, replace(same, bfloat16=now)), resume=True)
     with pytest.raises(UserError, match="has 3 epochs already, more than 2: use --epochs=3, or leave out --resume=yes"):
         train(Run(dataset, NETWORK, QUICK, replace(same, epochs=2)), resume=True)
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())

@@ -355,9 +355,17 @@ def test_live_recording_leaves_a_pause_out(tmp_path):
 
 def test_jump_in_the_time_stamps_of_a_file_is_left_out(tmp_path):
     with Recorder(tmp_path / "jump.avi", rate=10) as recorder:
-        for seconds in (0.0, 0.1, 30.1, 7200.0, 7200.1):
+        for seconds in (0.0, 0.1, 90.1, 7200.0, 7200.1):
             recorder.write(np.zeros((48, 64, 3), np.uint8), seconds)
-    assert len(read_video(tmp_path / "jump.avi")[0]) == 304, "half a minute of one picture is none"
+    assert len(read_video(tmp_path / "jump.avi")[0]) == 904, "a picture of a minute and a half is none"
+
+
+def test_film_is_copied_frame_for_frame(tmp_path):
+    rate, count = 24000 / 1001, 12000
+    with Recorder(tmp_path / "film.mp4", rate) as recorder:
+        for number in range(count):
+            recorder.write(np.zeros((16, 16, 3), np.uint8), number / rate)
+    assert len(read_video(tmp_path / "film.mp4")[0]) == count
 
 
 @pytest.mark.parametrize("rate", [0.1, 75.003, 119.987, 655.36, 999.9])
