@@ -239,16 +239,17 @@ def answer_table(records: Sequence[Record]) -> str:
     lines = []
     for model, kind in PUBLISHED:
         name = f"Model {model}, {INPUTS[kind]}" if model != "SVM" else f"SVM, {INPUTS[kind].removeprefix('+ ')}"
-        line = [name, _percent(PUBLISHED[model, kind]), _points(published_gain(model, kind))]
+        line = [name, _percent(PUBLISHED[model, kind]), _points(_gain(PUBLISHED, model, kind))]
         for settings in shown:
+            means = {key: mean(cell_rows(records, *key, settings)) for key in PUBLISHED}
             rows = cell_rows(records, model, kind, settings)
-            line += [cell(rows), _points(gain(records, model, kind, settings))]
+            line += [cell(rows), _points(_gain(means, model, kind))]
             line += [cell(rows, "_augmented")] if settings != "published" else []
         lines.append(line)
     note = (
         "**PrivateTest** accuracy, in brackets that on PublicTest, which chose the epoch and our settings; beside it "
-        "what the input adds to the raw pixels, in points of PrivateTest accuracy, over the seeds that both have. "
-        "Test-time augmentation averages what the same network says of six views of a face."
+        "what the input adds to the raw pixels, in points of PrivateTest accuracy. Test-time augmentation averages "
+        "what the same network says of six views of a face."
     )
     table = markdown(heads, lines)
     faces = [int(record["private_test"]) for record in select(records, expressions=FIVE)]
@@ -373,28 +374,13 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def gain(records: Sequence[Record], model: str, kind: str, settings: str) -> float:
-    """What the input `kind` adds to the raw pixels' accuracy on PrivateTest, over the seeds that both were run with.
-
-    Not a number for the raw pixels themselves, and where there is no such pair.
-    """
-    if kind == "none":
-        return math.nan
-    with_it, without = (
-        {line["seed"]: number(line) for line in cell_rows(records, model, name, settings) if line["test_accuracy"]}
-        for name in (kind, "none")
-    )
-    pairs = [with_it[seed] - without[seed] for seed in with_it.keys() & without.keys()]
-    return float(np.mean(pairs)) if pairs else math.nan
-
-
-def published_gain(model: str, kind: str) -> float:
-    """The same of the published figures."""
-    return math.nan if kind == "none" else PUBLISHED[model, kind] - PUBLISHED.get((model, "none"), math.nan)
+def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
+    """What `kind` adds to the raw pixels; not a number for these themselves, and where there are none."""
+    return math.nan if kind == "none" else figures[model, kind] - figures.get((model, "none"), math.nan)
 
 
 def _points(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:+.1f}"
+    return "–" if math.isnan(share) else f"{round(100 * share, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _percent(share: float) -> str:
