@@ -81,6 +81,17 @@ def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
     return dataclasses.replace(settings, **given)
 
 
+def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError when a flag asks for another value than the model at `path` was trained with, as in `known`."""
+    for name in names:
+        asked = getattr(arguments, name)
+        if asked not in (None, known[name]):
+            raise UserError(
+                f"{path} was trained with {name}={known[name]}: leave out --{name}={asked}, or name another "
+                "--save_model_path"
+            )
+
+
 def check_types(settings: Any) -> None:
     """Raises UserError when a value of the dataclass instance `settings` is of another type than its field's."""
     for field in dataclasses.fields(settings):
@@ -234,17 +245,6 @@ def _descriptor(stream: Any) -> int | None:
         return stream.fileno()
     except (AttributeError, OSError, ValueError):  # not a file: a notebook's or a test's
         return None
-
-
-def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
-    """Raises UserError when a flag asks for another value than the model at `path` was trained with, as in `known`."""
-    for name in names:
-        asked = getattr(arguments, name)
-        if asked not in (None, known[name]):
-            raise UserError(
-                f"{path} was trained with {name}={known[name]}: leave out --{name}={asked}, or name another "
-                "--save_model_path"
-            )
 
 
 def follow_parent() -> None:

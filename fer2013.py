@@ -57,20 +57,17 @@ def hash_of(source: str) -> str:
     """SHA-256 of the file; of a folder, of its pictures' names and contents."""
     digest = hashlib.sha256()
     path = Path(source)
-    if not path.is_dir():
-        _digest(digest, path)
-        return digest.hexdigest()
-    for file in pictures(path):
-        digest.update(file.relative_to(path).as_posix().encode())
-        with contextlib.suppress(OSError):  # as one picture that cannot be read does not stop a conversion
-            _digest(digest, file)
+    for file in pictures(path) if path.is_dir() else [path]:
+        if file != path:
+            digest.update(file.relative_to(path).as_posix().encode())
+        try:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError:
+            if file == path:  # a folder's picture that cannot be read does not stop its conversion
+                raise
     return digest.hexdigest()
-
-
-def _digest(digest: "hashlib._Hash", path: Path) -> None:
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
 
 
 # --- csv -------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ PACKAGES = ("tensorflow", "tflearn", "ai-edge-litert", "scikit-learn", "numpy")
 SEEDS = 3  # of the two best cells
 QUICK_FACES = (280, 70, 70)  # drawn ones, in the three splits
 STARTED = "commit.json"  # in a row's folder: of the code that its training began with
-LATER = {"hyperparams": train.LATER, "training": {"quantize": False, "bfloat16": "auto"}}  # than the first rows
+LATER = {"hyperparams": train.LATER, "training": {"quantize": False, "bfloat16": "auto"}}  # the same, of rows
 FINGERPRINT = 12  # digits of a dataset's that are kept
 
 

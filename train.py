@@ -68,7 +68,7 @@ if TYPE_CHECKING:  # imported by the functions that train: evaluation needs no T
     from model import Scaling, TrainingGraph
 
 VALIDATION_BATCH = 256
-LATER = {"teacher_share": 0.0}  # settings that earlier trainings had not, and what they would have been
+LATER = {"teacher_share": 0.0}  # settings that did not exist in earlier trainings, with what these amounted to
 
 
 @command
@@ -318,6 +318,7 @@ def _train(
     validation: Split | None,
     after_epoch: Callable[[State], None] | None,
 ) -> State:
+    """What `train` does once the checkpoint folder is its own."""
     from model import Scaling, TrainingGraph
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None

@@ -244,11 +244,9 @@ def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, mixup=0.4))  # an edited default is no default
         assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0], OURS[1]]
-    monkeypatch.undo()
-    monkeypatch.setitem(train.LATER, "mixup", 0.0)
-    monkeypatch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
-    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
+        assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
     settings["hyperparams"]["gone"] = 1.0
     (tmp_path / "results.csv").unlink()
     put(tmp_path, record(OURS[1]), settings=settings)
@@ -377,17 +375,23 @@ def quick(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return run_script("reproduce_results.py", "--quick", *flags, cwd=folder)
 
 
-def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
-    work = tmp_path / "results_work" / "quick"
-    table, checkpoint = work / "results" / "results.csv", work / OURS[1].name / "checkpoints" / "state.json"
-    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def stopped_in_a_training(number: signal.Signals, checkpoint: Path, folder: Path, *flags: str) -> tuple[int, str, str]:
+    """Sends the signal once the checkpoint is there; exit status, output and errors, when all processes have ended."""
+    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick", *flags]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)  # which ends when its children have ended too
-    assert checkpoint.exists(), output
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)  # which ends when the children have ended too
+    assert checkpoint.exists(), output + errors
+    return process.returncode, output, errors
+
+
+def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
+    work = tmp_path / "results_work" / "quick"
+    table, checkpoint = work / "results" / "results.csv", work / OURS[1].name / "checkpoints" / "state.json"
+    _, output, _ = stopped_in_a_training(signal.SIGKILL, checkpoint, tmp_path)
     assert [Row.of(line) for line in read(table)] == [SVMS[0]], output
     first = table.read_text()
 
@@ -426,14 +430,8 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
 
 def test_ctrl_c_stops_the_row_at_once_and_it_goes_on_later(tmp_path):
     checkpoint = tmp_path / "results_work" / "quick" / OURS[1].name / "checkpoints" / "state.json"
-    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick", "--only=A_*"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)  # which ends when its children have ended too
-    assert process.returncode == 130 and "Traceback" not in errors
+    status, _, errors = stopped_in_a_training(signal.SIGINT, checkpoint, tmp_path, "--only=A_*")
+    assert status == 130 and "Traceback" not in errors
     assert f"Stopped at {OURS[1].name}: the same command goes on" in errors
     assert not (checkpoint.parent.parent / "metrics.json").exists(), "which its process would have written at its end"
     assert not (tmp_path / "results_work" / "quick" / "results" / "results.csv").exists()

@@ -424,8 +424,7 @@ def test_equal_reasons_are_equal_wherever_the_trials_were(drawn_dataset, monkeyp
 def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
-    own = ["--model=A", "--features=none", "--settings=ours", "--erasing=1"]
-    own += ["--warmup_steps=20"]  # fewer, of so few faces
+    own = ["--model=A", "--features=none", "--settings=ours", "--erasing=1", "--warmup_steps=20"]  # of so few faces
     assert main([*own, f"--folder={drawn_dataset}", "--max_evals=1"]) == 0
     settings, _ = read_state(Path("search/default/state.json"))
     assert settings["hyperparams"]["schedule"] == OWN_SETTINGS["A"]["schedule"]
