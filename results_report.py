@@ -237,11 +237,11 @@ def answer_table(records: Sequence[Record]) -> str:
         heads += [SETTINGS_NAMES[settings], "adds"]
         heads += ["with test-time augmentation"] if settings != "published" else []
     lines = []
-    for model, kind in PUBLISHED:
+    for model, kind in shown_cells(records):
         name = f"Model {model}, {INPUTS[kind]}" if model != "SVM" else f"SVM, {INPUTS[kind].removeprefix('+ ')}"
-        line = [name, _percent(PUBLISHED[model, kind]), _points(_gain(PUBLISHED, model, kind))]
+        line = [name, _percent(PUBLISHED.get((model, kind), math.nan)), _points(_gain(PUBLISHED, model, kind))]
         for settings in shown:
-            means = {key: mean(cell_rows(records, *key, settings)) for key in PUBLISHED}
+            means = {key: mean(cell_rows(records, *key, settings)) for key in shown_cells(records)}
             rows = cell_rows(records, model, kind, settings)
             line += [cell(rows), _points(_gain(means, model, kind))]
             line += [cell(rows, "_augmented")] if settings != "published" else []
@@ -275,6 +275,12 @@ def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> st
         links.insert(0, f"[learning curves]({folder}/{CURVES})")
     more = f"\n\nMore pictures: {', '.join(links)}." if links else ""
     return f"![The accuracies of the table as bars]({folder}/{ANSWER}){more}"
+
+
+def shown_cells(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """The models and inputs of the question's table: the published ones, and what there is of other models."""
+    others = [(model, kind) for model in MODELS if model not in PUBLISHED_MODELS for kind in FEATURES]
+    return [*PUBLISHED, *(key for key in others if cell_rows(records, *key, "ours"))]
 
 
 def cell_rows(records: Sequence[Record], model: str, kind: str, settings: str) -> list[Record]:
@@ -376,7 +382,9 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
     """What `kind` adds to the raw pixels; not a number for these themselves, and where there are none."""
-    return math.nan if kind == "none" else figures[model, kind] - figures.get((model, "none"), math.nan)
+    if kind == "none":
+        return math.nan
+    return figures.get((model, kind), math.nan) - figures.get((model, "none"), math.nan)
 
 
 def _points(share: float) -> str:
