@@ -459,10 +459,14 @@ def headline(records: Sequence[Record]) -> list[Record]:
 def draw_answer(records: Sequence[Record], path: Path) -> None:
     """The question's answer as bars: what each model gets out of each input, published and measured."""
     plt = evaluation.plots()
-    figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained", width_ratios=(3, 4, 4))
+    inputs: dict[str, list[str]] = {}
+    for model, kind in shown_cells(records):
+        inputs.setdefault(model, []).append(kind)
+    widths = [len(kinds) for kinds in inputs.values()]
+    size = 1 + 1.1 * sum(widths), 4.6
+    figure, panels = plt.subplots(1, len(inputs), figsize=size, sharey=True, layout="constrained", width_ratios=widths)
     shown = {name: bar for name, bar in BARS.items() if not bar[0] or _has(records, bar[0])}
-    for axes, model in zip(panels, ("SVM", "A", "B"), strict=True):
-        kinds = [kind for kind in FEATURES if (model, kind) in PUBLISHED]
+    for axes, (model, kinds) in zip(panels, inputs.items(), strict=True):
         for position, kind in enumerate(kinds):
             _draw_bars(axes, position, records, model, kind, shown.values())
         names = [INPUTS[kind].removeprefix("+ " if model == "SVM" else "").replace(" + ", "\n+ ") for kind in kinds]
@@ -482,17 +486,18 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
 
 
 def _has(records: Sequence[Record], settings: str) -> bool:
-    return any(cell_rows(records, *key, settings) for key in PUBLISHED)
+    return any(cell_rows(records, *key, settings) for key in shown_cells(records))
 
 
 def _draw_bars(
     axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Collection[tuple[str, str]]
 ) -> None:
     """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
-    shown = [bar for bar in bars if model != "SVM" or bar[0] in ("", "ours")]
-    width = 0.8 / len(shown)
+    others = ("", "ours") if (model, kind) in PUBLISHED else ("ours",)  # whose settings there are beside A's and B's
+    shown = [bar for bar in bars if model in PUBLISHED_MODELS or bar[0] in others]
+    width = 0.8 / max(len(shown), 2)
     for place, (settings, colour) in enumerate(shown):
-        value, error = PUBLISHED[model, kind], 0.0
+        value, error = PUBLISHED.get((model, kind), math.nan), 0.0
         if settings:
             rows = cell_rows(records, model, kind, settings)
             value = mean(rows)
