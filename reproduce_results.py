@@ -110,7 +110,7 @@ class Experiment:
     def rows(self, patterns: Sequence[str] | None = None) -> list[Row]:
         """The plan's rows whose names fit one of the patterns; without, all of them.
 
-        An extra row, which takes hours, only fits a pattern that begins with its model.
+        An extra row only fits a pattern that begins with its model.
         """
         rows = self.plan(results_report.read(self.table))
         if patterns is None:

