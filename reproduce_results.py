@@ -57,7 +57,7 @@ FINGERPRINT = 12  # digits of a dataset's that are kept
 
 CELLS = tuple(Row(model, features) for model in PUBLISHED_MODELS for features in FEATURES)
 OURS = tuple(replace(row, settings="ours") for row in CELLS)
-TAUGHT = tuple(replace(row, settings="taught") for row in CELLS if row.model == "B")
+TAUGHT = tuple(replace(row, settings="taught") for row in CELLS if row.model == "B")  # the better model
 WITHOUT_BATCH_NORM = tuple(replace(row, batch_norm=False) for row in CELLS)
 SVMS = tuple(Row("SVM", features, batch_norm=False, settings="ours") for features in FEATURES if features != "none")
 MODEL_C = Row("C", "none", settings="ours")  # what there is to gain beyond A and B

@@ -462,15 +462,13 @@ def headline(records: Sequence[Record]) -> list[Record]:
 def draw_answer(records: Sequence[Record], path: Path) -> None:
     """The question's answer as bars: what each model gets out of each input, published and measured."""
     plt = evaluation.plots()
-    inputs: dict[str, list[str]] = {}
-    for model, kind in shown_cells(records):
+    cells, inputs = shown_cells(records), {}
+    for model, kind in cells:
         inputs.setdefault(model, []).append(kind)
     widths = [len(kinds) for kinds in inputs.values()]
     size = 1 + 1.1 * sum(widths), 4.6
     figure, panels = plt.subplots(1, len(inputs), figsize=size, sharey=True, layout="constrained", width_ratios=widths)
-    shown = {
-        name: bar for name, bar in BARS.items() if any(_has(records, *key, bar[0]) for key in shown_cells(records))
-    }
+    shown = {name: bar for name, bar in BARS.items() if any(_has(records, *key, bar[0]) for key in cells)}
     for axes, (model, kinds) in zip(panels, inputs.items(), strict=True):
         own = [bar for bar in shown.values() if any(_has(records, model, kind, bar[0]) for kind in kinds)]
         for position, kind in enumerate(kinds):
@@ -502,13 +500,11 @@ def _draw_bars(
     """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
     width = 0.8 / max(len(bars), 2)  # one alone is no wider than two
     for place, (settings, colour) in enumerate(bars):
-        value, error = (math.nan if settings else PUBLISHED[model, kind]), 0.0
-        if settings:
-            rows = cell_rows(records, model, kind, settings)
-            value = mean(rows)
-            if math.isnan(value):
-                continue
-            error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"]))
+        rows = cell_rows(records, model, kind, settings)  # of the published figure there are none
+        value = mean(rows) if settings else PUBLISHED[model, kind]
+        if math.isnan(value):
+            continue
+        error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"])) if settings else 0.0
         x = position + (place - (len(bars) - 1) / 2) * width
         axes.bar(x, value, width * 0.94, color=colour, yerr=error or None, ecolor="#333333", capsize=2)
         ink = "#222222" if not settings else "white"
