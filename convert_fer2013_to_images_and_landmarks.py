@@ -8,69 +8,31 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 """
 
 import argparse
-import collections
-import contextlib
-import functools
-import hashlib
-import importlib.metadata
-import json
-import math
 import os
-import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
-import cv2
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
-
-import features
-import fer2013
-from command_line import UserError, add_flags, add_yes_no, command, follow_parent, override
-from data_loader import MANIFEST_FORMAT, is_dataset
-from files import whole_folder
-from parameters import DATASET, EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR, SPLITS
-
-CHUNK = 64  # faces a process takes at a time
-MOST_PROCESSES = 61  # as many as Windows can wait for
-
-
-@dataclass
-class Faces:
-    """The usable rows of one split."""
-
-    images: list[np.ndarray] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+from ferkit.constants import EMOTIONS
+from ferkit.flags import add_flags, add_yes_no, override, positive
+from ferkit.processes import command
+from parameters import DATASET
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
+    from ferkit.data.conversion import HOG_IMAGES, convert  # here, where a missing package is one line
+    from ferkit.features import PARTS
+
     dataset = override(DATASET, arguments)
-    arrays = [
-        name
-        for name, wanted in (
-            ("landmarks", arguments.landmarks),
-            ("hog_features", arguments.hog),
-            ("hog_windows", arguments.hog_windows),
-            ("hog_images", arguments.hog_images),
-        )
-        if wanted
-    ]
     started = time.perf_counter()
     manifest = convert(
         dataset.input,
         dataset.folder,
         arguments.expressions,
-        arrays,
+        [name for name in (*PARTS, HOG_IMAGES) if getattr(arguments, name)],
         one_hot=arguments.onehot,
         jpg=arguments.jpg,
         limit=arguments.limit,
@@ -82,14 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line of this script."""
+    from ferkit.features import PARTS
+
     parser = argparse.ArgumentParser(
         description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features."
     )
     add_yes_no(parser, "-j", "--jpg", default=False, help="also write every face as a jpg")
-    add_yes_no(parser, "-l", "--landmarks", default=True, help="extract dlib's 68 landmarks")
-    add_yes_no(parser, "-ho", "--hog", default=True, help="extract HOG of the whole face")
-    add_yes_no(parser, "-hw", "--hog_windows", "--how_windows", default=True, help="extract HOG of sliding windows")
+    for name, part in PARTS.items():
+        options = [f"-{flag}" if len(flag) <= 2 else f"--{flag}" for flag in part.flags]
+        add_yes_no(parser, *options, dest=name, default=True, help=part.help)
     add_yes_no(parser, "-hi", "--hog_images", default=False, help="also write pictures of the HOG, as an array")
     add_yes_no(parser, "-o", "--onehot", default=True, help="one-hot labels; no: indices")
     parser.add_argument(
@@ -101,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="which to keep (default: all): " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
     )
     add_flags(parser, DATASET, "input")
-    parser.add_argument(
-        "--output", dest="folder", metavar="PATH", help=f"the folder to write (default: {DATASET.folder})"
-    )
+    parser.add_argument("--folder", "--output", metavar="PATH", help=f"the folder to write (default: {DATASET.folder})")
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="keep the first N rows of each split (default: all)"
     )
@@ -125,79 +88,10 @@ def expressions(text: str) -> tuple[int, ...]:
     return tuple(sorted(labels))
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
-def convert(
-    source: str,
-    folder: str,
-    labels: Sequence[int],
-    arrays: Sequence[str],
-    *,
-    one_hot: bool = True,
-    jpg: bool = False,
-    limit: int | None = None,
-    processes: int = 1,
-    shape_predictor_path: str = SHAPE_PREDICTOR,
-) -> dict:
-    """Converts FER2013 at `source` into `folder`, which appears whole or not at all; returns its manifest.
-
-    labels: the expressions to keep, ascending; they become 0…K-1. arrays: of "landmarks", "hog_features",
-    "hog_windows", "hog_images". limit: rows of each split to keep. Raises UserError when the source cannot be used.
-    """
-    check_output(Path(folder), Path(source))
-    if "landmarks" in arrays:
-        features.load_shape_predictor(shape_predictor_path)  # first, for it may be missing; forked processes share it
-    splits, dropped = gather(fer2013.read(source), labels, limit)
-    if not splits:
-        reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
-        raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
-    digest = fer2013.hash_of(source)
-    with whole_folder(folder) as staging:
-        for split, faces in splits.items():
-            write_split(staging / split, faces, len(labels), one_hot)
-        extract_arrays(staging, {split: len(faces.images) for split, faces in splits.items()},
-                       arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
-        manifest = {
-            "format": MANIFEST_FORMAT,
-            "source": {"name": Path(source).name, "sha256": digest},
-            "expressions": [EMOTIONS[label] for label in labels],
-            "fer2013_labels": list(labels),
-            "one_hot": one_hot,
-            "arrays": list(arrays),
-            "recipes": {
-                name: features.recipe(name, shape_predictor_path) for name in arrays if name in features.SHAPES
-            },
-            "splits": {split: describe(faces, labels) for split, faces in splits.items()},
-            "dropped": dict(dropped),
-            "versions": versions(),
-        }
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return manifest
-
-
-def check_output(folder: Path, source: Path) -> None:
-    """Raises UserError where writing `folder` would destroy something that is not a converted dataset."""
-    if folder.resolve() in [source.resolve(), *source.resolve().parents]:
-        raise UserError(f"the output {folder} would replace the input {source}: name another folder with --output")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"the output {folder} is a file: name a folder with --output")
-    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if inside and (not is_dataset(folder) or not inside <= {"manifest.json", *SPLITS}):
-        raise UserError(f"the output {folder} holds more than a converted dataset: empty it, or use another --output")
-    if os.path.ismount(folder):
-        raise UserError(f"the output {folder} is a mount point, which cannot be replaced: name a folder in it")
-    try:
-        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the output {folder} cannot be made: {error.strerror}") from error
-
-
-def summary(manifest: dict) -> str:
+def summary(manifest: dict[str, Any]) -> str:
     """The counts of a conversion, as a table."""
+    import pandas as pd
+
     counts = {split: facts["expressions"] for split, facts in manifest["splits"].items()}
     table = pd.DataFrame(counts).T
     table["all"] = table.sum(axis=1)
@@ -207,159 +101,6 @@ def summary(manifest: dict) -> str:
         lines.append(f"Blank images, kept: {blank}")
     lines += [f"Dropped, {reason}: {count}" for reason, count in manifest["dropped"].items()]
     return "\n".join(lines)
-
-
-def gather(
-    rows: Iterable[fer2013.Row], labels: Sequence[int], limit: int | None
-) -> tuple[dict[str, Faces], collections.Counter[str]]:
-    """The rows of the expressions `labels`, at most `limit` of each split, and the counts of rows dropped by reason.
-
-    A row is kept or dropped whole: image and label cannot come apart.
-    """
-    splits = {split: Faces() for split in SPLITS}
-    dropped: collections.Counter[str] = collections.Counter()
-    new_label = {label: index for index, label in enumerate(labels)}
-    for row in rows:
-        if isinstance(row, str):
-            dropped[row] += 1
-            continue
-        split, label, image = row
-        faces = splits[split]
-        if label in new_label and (limit is None or len(faces.images) < limit):
-            faces.images.append(image)
-            faces.labels.append(new_label[label])
-    return {split: faces for split, faces in splits.items() if faces.images}, dropped
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def write_split(folder: Path, faces: Faces, classes: int, one_hot: bool) -> None:
-    """`images.npy` (N, 48, 48) uint8 and `labels.npy`: one-hot (N, classes) float32, or indices (N,) int64."""
-    folder.mkdir()
-    np.save(folder / "images.npy", np.stack(faces.images))
-    indices = np.array(faces.labels, np.int64)
-    np.save(folder / "labels.npy", np.eye(classes, dtype=np.float32)[indices] if one_hot else indices)
-
-
-def describe(faces: Faces, labels: Sequence[int]) -> dict:
-    """Counts of one split, for the manifest."""
-    counts = np.bincount(faces.labels, minlength=len(labels))
-    return {
-        "count": len(faces.labels),
-        "expressions": {EMOTIONS[label]: int(count) for label, count in zip(labels, counts, strict=True)},
-        "blank": sum(int(image.min() == image.max()) for image in faces.images),
-        "sha256": hashlib.sha256(b"".join([*faces.images, bytes(faces.labels)])).hexdigest(),
-    }
-
-
-def extract_arrays(
-    folder: Path,
-    counts: dict[str, int],
-    arrays: Sequence[str],
-    jpg: bool,
-    names: Sequence[str],
-    processes: int,
-    shape_predictor_path: str,
-) -> None:
-    """Fills `folder/<split>/<array>.npy` from its `images.npy`, in several processes, with a progress bar.
-
-    The processes write straight into the arrays' files: nothing travels between them, and memory stays small.
-    """
-    shapes = {name: features.SHAPES.get(name, (IMAGE_SIZE, IMAGE_SIZE)) for name in arrays}
-    needed = 4 * sum(counts.values()) * sum(math.prod(shape) for shape in shapes.values())
-    free = shutil.disk_usage(folder).free  # asked beforehand: the arrays' files take their space only when filled
-    if needed > free:
-        raise UserError(f"the arrays take {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left")
-    for split, count in counts.items():
-        for name, shape in shapes.items():
-            np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", np.float32, (count, *shape)).flush()
-    chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
-    work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path)
-    with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress:
-        for done in _parallel(work, chunks, processes):
-            progress.update(done)
-
-
-def _extract_chunk(
-    arrays: Sequence[str], jpg_names: Sequence[str] | None, shape_predictor_path: str, chunk: tuple[Path, int]
-) -> int:
-    """Extracts the arrays of `CHUNK` faces from one row on; returns how many faces there were."""
-    folder, start = chunk
-    images = np.load(folder / "images.npy", mmap_mode="r")[start : start + CHUNK]
-    for name in arrays:
-        array = np.load(folder / f"{name}.npy", mmap_mode="r+")
-        if name == "hog_images":
-            array[start : start + CHUNK] = hog_images(images)
-        else:
-            array[start : start + CHUNK] = features.extract_part(images, name, shape_predictor_path)
-    if jpg_names is not None:
-        labels = np.load(folder / "labels.npy", mmap_mode="r")[start : start + CHUNK]
-        _write_jpgs(folder / "jpg", start, images, labels.argmax(1) if labels.ndim == 2 else labels, jpg_names)
-    return len(images)
-
-
-def hog_images(images: np.ndarray) -> np.ndarray:
-    """scikit-image's picture of each face's HOG: (N, 48, 48) uint8 -> (N, 48, 48) float32."""
-    from skimage.feature import hog  # here, because it is slow to import and seldom asked for
-
-    cell = (features.HOG_CELL, features.HOG_CELL)
-    pictures = [hog(image, features.ORIENTATIONS, cell, (1, 1), visualize=True)[1] for image in images]
-    return np.stack(pictures).astype(np.float32)
-
-
-def _write_jpgs(folder: Path, start: int, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
-    """`<expression>/<row>.jpg` for each face; row is its place in the split's arrays."""
-    for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
-        path = folder / names[label] / f"{row:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(image))[1].tobytes())
-
-
-def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
-    if processes == 1:
-        yield from map(work, items)
-        return
-    processes = min(processes, len(items), MOST_PROCESSES)
-    with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=follow_parent) as pool:
-        try:
-            for result in pool.map(work, items):
-                yield result
-                if interrupts:
-                    raise KeyboardInterrupt
-        except BrokenProcessPool as error:
-            raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _noted_interrupts() -> Iterator[list]:
-    """Ctrl-C is noted in the list, for it is lost, or hangs the pool, when it strikes while processes are started."""
-    interrupts: list = []
-    if threading.current_thread() is not threading.main_thread():  # where signals never come
-        yield interrupts
-        return
-    before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide the arrays' values."""
-    packages = {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
-    return {"python": ".".join(map(str, sys.version_info[:3])), **packages, "dlib": _dlib_version()}
-
-
-def _dlib_version() -> str:
-    for distribution in ("dlib-bin", "dlib"):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 if __name__ == "__main__":

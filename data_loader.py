@@ -1,154 +1,20 @@
-"""The converted dataset, checked against its manifest and against what the network is to be given.
+"""The converted dataset, as parameters.py describes it.
 
-data = open_dataset("fer2013_features")
-data.check("landmarks_hog", output_size=7)
-training = data.load("Training", "landmarks_hog")
+training = load("Training")
 training.images, training.features, training.labels
 """
 
-import hashlib
-import json
-import shlex
-from dataclasses import dataclass, replace
-from pathlib import Path
+from ferkit.data.dataset import Dataset, Split, open_dataset
+from parameters import DATASET, NETWORK
 
-import numpy as np
-
-import features
-from command_line import UserError, in_short
-from files import recover_folder
-from parameters import DATASET, IMAGE_SIZE
-
-MANIFEST_FORMAT = 1  # conversion writes it, loading asks for it
-CONVERT = "python convert_fer2013_to_images_and_landmarks.py"
-ARRAY_FLAGS = {"landmarks": "--landmarks=yes", "hog_features": "--hog=yes", "hog_windows": "--hog_windows=yes"}
+__all__ = ["Dataset", "Split", "load", "open_dataset"]
 
 
-@dataclass(frozen=True)
-class Split:
-    """Faces of one split, row by row."""
+def load(split: str, features: str = NETWORK.features, folder: str = DATASET.folder) -> Split:
+    """The faces of a split: "Training", "PublicTest" or "PrivateTest", with these features beside the pixels.
 
-    images: np.ndarray  # (N, 48, 48) uint8
-    features: np.ndarray  # (N, size of the feature kind) float32
-    labels: np.ndarray  # (N,) int64, 0…K-1
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A converted dataset's folder and what its manifest says.
-
-    sample: (rows, seed) where only so many rows of Training are to be used, drawn at random.
+    Raises UserError when the dataset is missing or damaged, or has other arrays than these features need.
     """
-
-    folder: Path
-    manifest: dict
-    sample: tuple[int, int] | None = None
-
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        """Names of the expressions, in the order of the labels."""
-        return tuple(self.manifest["expressions"])
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells datasets apart: the same for the same faces and labels in the same order, from whatever file."""
-        faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
-        facts = [self.expressions, faces]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Faces of each split that there is, or of Training's sample."""
-        counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
-        if self.sample is not None:
-            counts["Training"] = min(counts["Training"], self.sample[0])
-        return counts
-
-    def sampled(self, rows: int, seed: int) -> "Dataset":
-        """The dataset with so many rows of Training, drawn at random; 0: all."""
-        return replace(self, sample=(rows, seed)) if rows else self
-
-    def recipes(self, kind: str) -> dict[str, dict]:
-        """How the features of `kind` were computed: see features.recipe."""
-        return {name: self.manifest["recipes"][name] for name in features.PARTS[kind]}
-
-    def check(self, kind: str, output_size: int) -> None:
-        """Raises UserError unless the dataset has what features `kind` need and `output_size` expressions."""
-        missing = [name for name in features.PARTS[kind] if name not in self.manifest["arrays"]]
-        if missing:
-            flags = [ARRAY_FLAGS[name] for name in features.PARTS[kind]]
-            unusual = str(self.folder) != DATASET.folder
-            if unusual:
-                flags.append(f"--output={self.folder}")
-            raise UserError(
-                f"{self.folder} has no {' and no '.join(missing)}, which features={kind} needs: "
-                f"'{CONVERT} {shlex.join(flags)}'" + (" with its --input" if unusual else "")
-            )
-        if len(self.expressions) != output_size:
-            raise UserError(
-                f"{self.folder} has {len(self.expressions)} expressions ({', '.join(self.expressions)}) but "
-                f"NETWORK.output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
-            )
-
-    def load(self, split: str, kind: str) -> Split:
-        """The rows of `split` with features of `kind`. Raises UserError when a file is not as recorded."""
-        if split not in self.counts:
-            raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
-        count = self.manifest["splits"][split]["count"]
-        images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
-        labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
-        parts = {name: self._array(split, name, (count, *features.SHAPES[name])) for name in features.PARTS[kind]}
-        indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
-        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
-            raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
-        vectors = features.join(parts, kind, count)
-        if split == "Training" and self.sample is not None:
-            rows = np.random.default_rng(self.sample[1]).permutation(count)[: self.sample[0]]
-            return Split(images[rows], vectors[rows], indices[rows])
-        return Split(images, vectors, indices)
-
-    def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.folder / split / f"{name}.npy"
-        try:
-            array = np.load(path, allow_pickle=False)
-        except Exception as error:  # a damaged header can raise nearly anything
-            raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
-        if array.shape != shape:
-            raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
-        return array
-
-
-def is_dataset(folder: Path) -> bool:
-    """Whether a conversion made this folder."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and {"format", "expressions", "splits", "arrays"} <= manifest.keys()
-
-
-def open_dataset(folder: str | Path) -> Dataset:
-    """The converted dataset in `folder`. Raises UserError when there is none or its manifest is not one."""
-    recover_folder(folder)
-    path = Path(folder) / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != MANIFEST_FORMAT:
-            raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
-        dataset = Dataset(Path(folder), manifest)
-        _ = dataset.fingerprint, dataset.counts, manifest["source"], manifest["one_hot"]
-        names = [name for name in manifest["arrays"] if name in features.SHAPES]
-        if not isinstance(manifest["expressions"], list) or not all(manifest["recipes"][name] for name in names):
-            raise ValueError("expressions or recipes are not what conversion writes")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"
-        ) from error
-    return dataset
+    dataset = open_dataset(folder)
+    dataset.check(features, len(dataset.expressions))
+    return dataset.load(split, features)

@@ -11,38 +11,35 @@ camera or a stream ends; what was recorded until then is kept. 130 after Ctrl-C,
 
 import argparse
 import contextlib
-import dataclasses
 import sys
-import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-import predict
-from command_line import UserError, add_flags, command, ended_by_signals, override, quiet_libraries
-from faces import draw_faces, draw_note, write_image
-from parameters import VIDEO_PREDICTOR, VideoPredictor
-from recording import CODECS, LOGS, LONGEST_STILL, FaceLog, Recorder
-from tracking import Tracked, Tracker
-from video import Frame, Reader, open_video
-from window import ESCAPE, Display, Window
-
-_WAIT = 0.02  # seconds without a frame after which the window's keys are looked at
+from ferkit.flags import add_flags, add_model_flags, override
+from ferkit.processes import command, ended_by_signals, quiet_libraries
+from ferkit.settings import check
+from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
+    from tqdm import tqdm
+
+    from ferkit import recognition  # here, where a missing package is one line
+    from ferkit.video.live import Live, check_outputs, in_video
+    from ferkit.video.recording import FaceLog, Recorder
+    from ferkit.video.source import Reader, open_video
+    from ferkit.video.window import Display, Window
+
     settings = in_video(override(VIDEO_PREDICTOR, arguments))
     source = str(settings.camera_source) if arguments.source is None else arguments.source
-    check(settings, source, arguments.output, arguments.log)
+    check(settings)
+    check_outputs(settings, source, arguments.output, arguments.log)
     with ended_by_signals(), quiet_libraries(), contextlib.ExitStack() as stack:
         display = stack.enter_context(Display()) if settings.window else None
         video = stack.enter_context(open_video(source))
-        recognizer = predict.load_recognizer(arguments, settings)
+        recognizer = recognition.from_flags(arguments, settings, DATASET, TRAINING)
         recognizer.warm_up()
         if display is not None:
             display.check()
@@ -54,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output is not None:
             live.recorder = stack.enter_context(Recorder(arguments.output, video.rate, video.live))
         if arguments.log is not None:
-            live.log = stack.enter_context(FaceLog(arguments.log, recognizer.model.expressions))
+            live.log = stack.enter_context(FaceLog(arguments.log, recognizer.expressions))
         live.run()
     print(live.summary())
     if video.damaged:
@@ -63,106 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class Live:
-    """The loop: the newest frame, its faces, and where they are shown and kept."""
+def parser() -> argparse.ArgumentParser:
+    """The command line of this script."""
+    from ferkit.video.recording import CODECS, LOGS
 
-    def __init__(self, recognizer: predict.Recognizer, settings: VideoPredictor, reader: Reader):
-        self.recognizer = recognizer
-        self.settings = settings
-        self.reader = reader
-        self.tracker = Tracker(settings.smoothing, settings.lost_face)
-        self.window: Window | None = None
-        self.recorder: Recorder | None = None
-        self.log: FaceLog | None = None
-        self.progress: tqdm | None = None
-        self._shown = np.empty(0)
-        self._times: deque[float] = deque(maxlen=30)  # when the last frames were done
-        self._frames = 0
-        self._file_start = self._seconds = 0.0
-
-    def run(self) -> None:
-        """Until the source or the user ends it."""
-        began = time.monotonic()
-        try:
-            while not self.reader.ended:
-                frame = self.reader.take(_WAIT)
-                if frame is not None:
-                    self.process(frame)
-                if self.window is not None and not self.attend(frame):
-                    return
-        finally:
-            self._seconds = time.monotonic() - began
-
-    def process(self, frame: Frame) -> None:
-        """Recognizes, tracks, draws, shows and keeps one frame."""
-        tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
-        self._times.append(time.monotonic())
-        self._frames += 1
-        if self.window is not None or self.recorder is not None:
-            self._shown = self.draw(frame.image, tracked)
-        if self.window is not None:
-            self.window.show(self._shown)
-        if self.recorder is not None:
-            self.recorder.write(self._shown, frame.seconds)
-        if self.log is not None:
-            self.log.write(frame.number, frame.seconds, tracked)
-        if self.progress is not None:
-            self.progress.update()
-
-    def draw(self, image: np.ndarray, tracked: Sequence[Tracked]) -> np.ndarray:
-        """A copy of the image with all that is to be seen."""
-        faces = [face for _, face in tracked]
-        labels = [predict.label(face, self.settings.show_confidence) for face in faces]
-        charts = [face.probabilities for face in faces] if self.settings.show_chart else []
-        drawn = draw_faces(image, [face.box for face in faces], labels, charts)
-        if self.settings.show_frame_rate and len(self._times) > 1:
-            rate = (len(self._times) - 1) / (self._times[-1] - self._times[0])
-            draw_note(drawn, f"{rate:.0f} frames/s")
-        return drawn
-
-    def attend(self, frame: Frame | None) -> bool:
-        """Sees to the window and its keys until the next frame is due; whether the program goes on."""
-        due = 0.0
-        if frame is not None and not self.reader.live:  # a file is shown no faster than it was taken
-            ahead = self._file_start + frame.seconds - time.monotonic()
-            if not 0 <= ahead <= LONGEST_STILL:  # behind, or after a jump in the time stamps
-                self._file_start -= ahead
-            due = self._file_start + frame.seconds
-        paused = False
-        while True:
-            key = self.window.key(_WAIT if paused else min(_WAIT, due - time.monotonic()))
-            if key in ("q", "Q", ESCAPE) or self.window.closed:
-                return False
-            if key == "s":
-                self.save_snapshot()
-            if key == " ":
-                paused = not paused
-            if not paused and time.monotonic() >= due:
-                return True
-
-    def save_snapshot(self) -> None:
-        """Writes what the window shows under a name of its own; a full disk ends nothing."""
-        name = time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder = Path(self.settings.snapshot_folder)
-        taken = sum(1 for _ in folder.glob(f"{name}*.png"))
-        path = folder / (f"{name}_{taken + 1}.png" if taken else f"{name}.png")
-        try:
-            write_image(path, self._shown)
-            print(f"Saved {path}", flush=True)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-
-    def summary(self) -> str:
-        """What was done, in a line: `275 frames, 6 faces, 52.1 frames per second`."""
-        dropped = self.reader.read - self._frames if self.reader.live else 0
-        of_all = f" of {self.reader.read}" if dropped > 0 else ""
-        rate = self._frames / self._seconds if self._seconds else 0.0
-        frames = "frame" if self._frames == 1 and not of_all else "frames"
-        faces = "face" if self.tracker.count == 1 else "faces"
-        return f"{self._frames}{of_all} {frames}, {self.tracker.count} {faces}, {rate:.1f} frames per second"
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Recognize the expression of every face in a video, live.")
     camera = VIDEO_PREDICTOR.camera_source
     parser.add_argument(
@@ -172,32 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="PATH", help=f"write the annotated video: {', '.join(CODECS)}")
     parser.add_argument("--log", metavar="PATH", help=f"write a row for each face of each frame: {', '.join(LOGS)}")
-    predict.add_model_flags(parser)
+    add_model_flags(parser, DATASET, TRAINING)
     names = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
     names += ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")
     add_flags(parser, VIDEO_PREDICTOR, *names)
     return parser
-
-
-def in_video(settings: VideoPredictor) -> VideoPredictor:
-    """The settings for pictures that go for frames."""
-    return dataclasses.replace(settings, small_faces=settings.small_faces_in_video)
-
-
-def check(settings: VideoPredictor, source: str, output: str | None, log: str | None) -> None:
-    """Raises UserError for settings that make no sense, and before a file would be overwritten."""
-    predict.check_settings(settings)
-    for name, path, suffixes in (("--output", output, tuple(CODECS)), ("--log", log, LOGS)):
-        if path is None:
-            continue
-        if Path(path).suffix.lower() not in suffixes:
-            raise UserError(f"{name}={path} has none of the suffixes {' '.join(suffixes)}")
-        if Path(path).is_dir():
-            raise UserError(f"{name}={path} is a folder: name a file")
-        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
-            raise UserError(f"{name}={path} would overwrite the video that is read: name another file")
-    if not settings.window and output is None and log is None:
-        raise UserError("nothing to do without a window: add --output=annotated.mp4, --log=faces.csv, or both")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import features
 import fer2013
+
 from parameters import DATASET, IMAGE_SIZE
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,8 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from command_line import UserError, add_flags, command, override, quiet
-from data_loader import open_dataset
 from evaluation import EVALUATED
+
+from data_loader import open_dataset
 from parameters import DATASET, EMOTIONS
 
 SIDE = 64  # pixels of a face as the network sees it

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import features
 import saved_model
+
 from parameters import DATASET, TRAINING
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from parameters import DATASET
 from search_mongo import DONE, NEW, Server, connect, finished_trials
+
+from parameters import DATASET
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = [sys.executable, str(ROOT / "optimize_hyperparams.py")]

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import features
 from command_line import add_flags, override
+
 from parameters import HYPERPARAMS, NETWORK, Hyperparams, Network
 
 STEPS, WARM_UP = 15, 4

@@ -24,13 +24,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import predict
 from command_line import command, override, quiet_libraries
 from drawn_faces import draw_photo
-from parameters import VIDEO_PREDICTOR
 from recording import Recorder
 from video import Frame, Reader, open_video
 from window import Window
+
+import predict
+from parameters import VIDEO_PREDICTOR
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE_RATE = 30  # frames per second

@@ -13,10 +13,10 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from drawn_faces import draw_photo, write_csv
 
 import convert_fer2013_to_images_and_landmarks as conversion
 from data_loader import open_dataset
-from drawn_faces import draw_photo, write_csv
 from parameters import Hyperparams, Network, Training
 from train import Run, train
 

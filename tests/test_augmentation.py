@@ -2,12 +2,12 @@
 
 from dataclasses import fields
 
+import features
 import numpy as np
 import pytest
-
-import features
 from augmentation import VIEWS, affine, augment, average_over_views, moved_landmarks, views
 from drawn_faces import draw_face
+
 from parameters import FEATURES, Augmentation
 
 MIDDLE = 23.5  # of 48 pixels

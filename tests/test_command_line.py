@@ -10,9 +10,9 @@ import warnings
 from dataclasses import dataclass
 
 import pytest
+from command_line import UserError, add_flags, add_yes_no, command, in_short, override, quiet
 from conftest import ROOT
 
-from command_line import UserError, add_flags, add_yes_no, command, in_short, override, quiet
 from parameters import setting
 
 

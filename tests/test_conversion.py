@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import features
 import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, run_script
 from skimage.feature import hog
 
 import convert_fer2013_to_images_and_landmarks as conversion
-import features
 from data_loader import open_dataset
 from parameters import EMOTIONS, SPLITS
 

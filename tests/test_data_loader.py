@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import UserError
 
 import convert_fer2013_to_images_and_landmarks as conversion
-from command_line import UserError
 from data_loader import open_dataset
 from parameters import DATASET, EMOTIONS, FEATURES, SPLITS
 

@@ -4,8 +4,8 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-
 from drawn_faces import draw_face, draw_photo, fer2013_rows, main, write_csv
+
 from parameters import EMOTIONS, SPLITS
 
 

@@ -3,15 +3,15 @@
 import json
 from types import SimpleNamespace
 
+import evaluation
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
-
-import convert_fer2013_to_images_and_landmarks as conversion
-import evaluation
 import saved_model
 from augmentation import average_over_views
 from command_line import UserError
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+import convert_fer2013_to_images_and_landmarks as conversion
 from data_loader import Split, open_dataset
 
 

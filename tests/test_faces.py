@@ -1,14 +1,14 @@
 """Reading, finding, cropping, drawing and writing, on pictures made here and on scikit-image's astronaut."""
 
 import cv2
+import features
 import numpy as np
 import pytest
 import skimage.data
-from PIL import Image
-
-import features
 from command_line import UserError
 from faces import Box, crop_face, draw_faces, draw_note, find_faces, read_image, write_image
+from PIL import Image
+
 from parameters import DETECTORS
 
 

@@ -8,13 +8,13 @@ import lzma
 from pathlib import Path
 
 import dlib
+import features
 import numpy as np
 import pytest
-from skimage.feature import hog
-
-import features
 from command_line import UserError
 from drawn_faces import draw_face
+from skimage.feature import hog
+
 from parameters import FEATURES
 
 SIZES = {"none": 0, "landmarks": 136, "landmarks_hog": 208, "landmarks_hog_windows": 2728}

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from conftest import ROOT
-
 import files
+import pytest
 from command_line import UserError
+from conftest import ROOT
 from files import recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])

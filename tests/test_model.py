@@ -5,11 +5,12 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
+import features
 import numpy as np
 import pytest
-
-import features
 import saved_model
+from tflearn_compat import tf
+
 from model import (
     ARCHITECTURES,
     Architecture,
@@ -20,7 +21,6 @@ from model import (
     mixed,
 )
 from parameters import EMOTIONS, FEATURES, HYPERPARAMS, OPTIMIZERS, Hyperparams, Network, Training
-from tflearn_compat import tf
 from train import uses_bfloat16
 
 TINY = 16  # faces that a network must be able to learn by heart

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import features
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
-from PIL import Image
-
-import features
-import predict
 import saved_model
 from command_line import UserError
-from data_loader import open_dataset
+from conftest import ROOT, assert_one_line_error, run_script
 from drawn_faces import draw_photo
 from faces import read_image
+from PIL import Image
+
+import predict
+from data_loader import open_dataset
 from parameters import DATASET, DETECTORS, VIDEO_PREDICTOR
 
 HAPPY, SURPRISE = 3, 5

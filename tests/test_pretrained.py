@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import saved_model
 import skimage
 from conftest import ROOT, run_script
 
-import saved_model
 from parameters import EMOTIONS, OWN_SETTINGS
 
 MODEL = ROOT / "pretrained" / "saved_model.bin"

@@ -4,14 +4,14 @@ import json
 import re
 
 import pytest
+import reproduce_results
+import train_svm
 from conftest import ROOT, load_script
 
 import convert_fer2013_to_images_and_landmarks as conversion
 import optimize_hyperparams
 import predict
-import reproduce_results
 import train
-import train_svm
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

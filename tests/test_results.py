@@ -9,18 +9,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-from conftest import ROOT, run_script
-
 import features
+import pytest
 import reproduce_results
 import results_report
-import train
 import train_svm
 from command_line import UserError
-from data_loader import open_dataset
+from conftest import ROOT, run_script
 from files import lock
-from parameters import SHIPPED_MODEL
 from reproduce_results import (
     CELLS,
     MODEL_C,
@@ -36,6 +32,10 @@ from reproduce_results import (
 )
 from results_report import BEGIN, COLUMNS, END, FIVE, SEVEN, Record, Row, append, filled, read, tables
 from teacher import Teacher, find
+
+import train
+from data_loader import open_dataset
+from parameters import SHIPPED_MODEL
 from train import CannotResume, Diverged
 
 FIRST_COLUMNS = (

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
-
 import saved_model
+from ai_edge_litert.interpreter import Interpreter
 from augmentation import views
 from command_line import UserError
 

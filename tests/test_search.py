@@ -16,18 +16,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
-
-import optimize_hyperparams
 import trial as trial_script
 from command_line import UserError
+from conftest import ROOT, assert_one_line_error, run_script
+from search import Trial, best, check_search, difference, is_hopeless, parameters, read_state, settings_of, suggest
+from trial import Outcome, run_trial
+
+import optimize_hyperparams
 from data_loader import open_dataset
 from optimize_hyperparams import HERE, main, search
 from parameters import AUGMENTATION, HYPERPARAMS, OPTIMIZER, OWN_SETTINGS, TRAINING, Network
-from search import Trial, best, check_search, difference, is_hopeless, parameters, read_state, settings_of, suggest
 from train import Run
 from train import main as train_main
-from trial import Outcome, run_trial
 
 KILLS = 4
 TINY = ["--model=A", "--features=none", "--epochs=1", "--samples=64", "--batch_size=32"]

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import pymongo
 import pytest
-from conftest import ROOT
-from test_search import CHEAP, TINY, cheap, made, run_of, start
-
-import optimize_hyperparams
 import search_mongo
 from command_line import UserError
+from conftest import ROOT
 from hyperopt_compat import OldDatabase
-from optimize_hyperparams import main
-from parameters import OPTIMIZER
 from search import FORMAT, settings_of
 from search_mongo import DONE, NEW, RUNNING, Heart, Pulse, Server, connect, finish, give_back, kept, lead, reserve, work
+from test_search import CHEAP, TINY, cheap, made, run_of, start
 from trial import Outcome
+
+import optimize_hyperparams
+from optimize_hyperparams import main
+from parameters import OPTIMIZER
 
 USER, PASSWORD = "ada", "p@ss/w:rd"
 

@@ -5,17 +5,17 @@ import json
 import zipfile
 from pathlib import Path
 
+import evaluation
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
-
-import evaluation
 import saved_model
 import train_svm
 from command_line import UserError
+from conftest import ROOT, assert_one_line_error, run_script
+from train_svm import Choice, Machine, Scaling, all_choices, fit, load, place_landmarks, solve
+
 from data_loader import Split, open_dataset
 from parameters import SVM
-from train_svm import Choice, Machine, Scaling, all_choices, fit, load, place_landmarks, solve
 
 SETTINGS = dataclasses.replace(
     SVM, features="landmarks_hog", components=60, trial_faces=300, penalties=(1.0, 3.0), hog_weights=(1.0, 3.0)

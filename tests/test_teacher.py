@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-
 import saved_model
 import search
 import search_mongo
 from command_line import UserError
+from conftest import ROOT
+from teacher import Teacher, find
+from trial import run_trial
+
 from data_loader import open_dataset
 from parameters import EMOTIONS, OPTIMIZER, TRAINING, Augmentation, Hyperparams, Network, Training
-from teacher import Teacher, find
 from train import CannotResume, Run, batches, main, train
-from trial import run_trial
 
 NETWORK = Network(model="A", features="landmarks")
 QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)

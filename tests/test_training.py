@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
-
 import saved_model
-import train as training_script
 from augmentation import augment
 from command_line import UserError
-from data_loader import Split, open_dataset
+from conftest import ROOT, assert_one_line_error, run_script
 from files import lock
+
+import train as training_script
+from data_loader import Split, open_dataset
 from parameters import (
     AUGMENTATION,
     HYPERPARAMS,

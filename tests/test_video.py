@@ -17,15 +17,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, load_script, moving_faces, read_video, run_script, write_video
-
 from command_line import UserError
+from conftest import ROOT, assert_one_line_error, load_script, moving_faces, read_video, run_script, write_video
 from faces import Box, find_faces
-from parameters import VIDEO_PREDICTOR
-from predict import Face
 from recording import FaceLog, Recorder
 from tracking import Tracked
 from video import Frame, Reader, open_video, without_credentials
+
+from parameters import VIDEO_PREDICTOR
+from predict import Face
 
 SCRIPT = "predict-from-video.py"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"

@@ -1,0 +1,379 @@
+"""What is made of the results: the tables of docs/experiment.md, learning curves, confusion matrices, the bar chart.
+
+    records = read(Path("results/results.csv"))
+    print(tables(records))
+
+`python -m experiments.reproduce_results --report` makes all of it. Measured figures are never typed: only the published
+ones stand here.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.results import (
+    FINISHED,
+    FIVE,
+    INPUTS,
+    MODELS,
+    PUBLISHED_MODELS,
+    SEVEN,
+    Record,
+    detail,
+    number,
+    select,
+)
+from ferkit.features import FEATURES
+from ferkit.files import whole_file
+from ferkit.learning.plots import draw_confusion_matrix, pyplot
+from ferkit.markdown import table
+from ferkit.settings import SOURCES_OF_SETTINGS
+
+RESULTS, ANSWER, CURVES = "../results", "answer.png", "learning_curves.png"  # as docs/experiment.md names them
+CONFUSION = "confusion matrix of the network that PublicTest likes best"
+PART = "results"  # of the page, which is generated
+LABELS = {name: FEATURES[name].label for name in INPUTS}
+# Accuracies on five expressions; it is not said on which split.
+PUBLISHED = {
+    ("SVM", "landmarks"): 0.469,
+    ("SVM", "landmarks_hog"): 0.550,
+    ("SVM", "landmarks_hog_windows"): 0.594,
+    ("A", "none"): 0.724,
+    ("A", "landmarks"): 0.735,
+    ("A", "landmarks_hog"): 0.687,
+    ("A", "landmarks_hog_windows"): 0.714,
+    ("B", "none"): 0.735,
+    ("B", "landmarks"): 0.744,
+    ("B", "landmarks_hog"): 0.732,
+    ("B", "landmarks_hog_windows"): 0.751,
+}
+PUBLISHED_BATCH_NORM = {  # what batch normalization adds to the accuracies above
+    ("A", "none"): 0.074,
+    ("A", "landmarks"): 0.262,
+    ("A", "landmarks_hog"): 0.019,
+    ("A", "landmarks_hog_windows"): 0.167,
+    ("B", "none"): 0.393,
+    ("B", "landmarks"): 0.500,
+    ("B", "landmarks_hog"): 0.501,
+    ("B", "landmarks_hog_windows"): 0.169,
+}
+BARS = {  # whose settings, and colour
+    "published figure": ("", "#b9c4d0"),
+    "measured on PrivateTest, published settings": ("published", "#4a7fb5"),
+    "measured on PrivateTest, our settings": ("ours", "#c8553d"),
+    "measured on PrivateTest, our settings with a teacher": ("taught", "#8a2f4f"),
+}
+SETTINGS_NAMES = {"published": "published settings", "ours": "our settings", "taught": "our settings with a teacher"}
+PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
+    """All that docs/experiment.md says of the results, in Markdown. folder: where the pictures are."""
+    if not records:
+        return "No row has been run yet."
+    parts = [answer_table(records), picture_links(records, folder), batch_norm_table(records), seven_table(records)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def answer_table(records: Sequence[Record]) -> str:
+    """The question's table: a model and input a row; as published, with each of the settings that there are."""
+    shown = [settings for settings in SOURCES_OF_SETTINGS if settings != "taught" or select(records, settings=settings)]
+    heads = ["five expressions", "published", "adds"]
+    for settings in shown:
+        heads += [SETTINGS_NAMES[settings], "adds"]
+        heads += ["with test-time augmentation"] if settings != "published" else []
+    cells = shown_cells(records)
+    means = {settings: {key: mean(cell_rows(records, *key, settings)) for key in cells} for settings in shown}
+    lines = []
+    for model, kind in cells:
+        name = f"Model {model}, {LABELS[kind]}" if model != "SVM" else f"SVM, {LABELS[kind].removeprefix('+ ')}"
+        line = [name, _percent(PUBLISHED.get((model, kind), math.nan)), _points(_gain(PUBLISHED, model, kind))]
+        for settings in shown:
+            rows = cell_rows(records, model, kind, settings)
+            line += [cell(rows), _points(_gain(means[settings], model, kind))]
+            line += [cell(rows, "_augmented")] if settings != "published" else []
+        lines.append(line)
+    note = (
+        "**PrivateTest** accuracy, in brackets that on PublicTest, which chose the epoch and our settings; beside it "
+        "what the input adds to the raw pixels, in points of PrivateTest accuracy. Test-time augmentation averages "
+        "what the same network says of six views of a face."
+    )
+    text = table(heads, lines)
+    faces = [int(record["private_test"]) for record in select(records, expressions=FIVE)]
+    if faces:
+        error = math.sqrt(0.7 * 0.3 / max(faces))
+        note += (
+            f" The standard error of 70% of {max(faces):,} faces is {100 * error:.1f} points, the whiskers in the "
+            f"picture; that of the difference of two rows about {100 * math.sqrt(2) * error:.1f} points (less where "
+            "they err on the same faces). Both tell of the choice of faces alone: what the seed does comes on top."
+        )
+    if any(model not in ("SVM", *PUBLISHED_MODELS) for model, _ in cells):
+        note += " Model C has settings of its own, not the recipe of A and B."
+    if "±" in text:
+        note += " ± is the deviation of rows that differ in their seed alone."
+    return f"{text}\n\n{note}"
+
+
+def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
+    """What docs/experiment.md shows and names of the pictures that draw_pictures makes."""
+    links = [
+        f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({folder}/{confusion_name(record)})"
+        for record in headline(records)
+    ]
+    if any(_has_epochs(record) for record in records):
+        links.insert(0, f"[learning curves]({folder}/{CURVES})")
+    more = f"\n\nMore pictures: {', '.join(links)}." if links else ""
+    return f"![The accuracies of the table as bars]({folder}/{ANSWER}){more}"
+
+
+def shown_cells(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """The models and inputs of the question's table: the published ones, and what there is of other models."""
+    others = [(model, kind) for model in MODELS if model not in PUBLISHED_MODELS for kind in INPUTS]
+    return [*PUBLISHED, *(key for key in others if cell_rows(records, *key, "ours"))]
+
+
+def cell_rows(records: Sequence[Record], model: str, kind: str, settings: str) -> list[Record]:
+    """The lines of one cell of the question's table, which differ in their seed alone."""
+    answer = "no" if model == "SVM" else "yes"
+    return select(records, model=model, features=kind, expressions=FIVE, batch_norm=answer, settings=settings)
+
+
+def mean(records: Sequence[Record], column: str = "test_accuracy") -> float:
+    """Of those that have it, as what diverged in its first epoch has not; not a number where none has."""
+    numbers = [number(record, column) for record in records if record[column]]
+    return float(np.mean(numbers)) if numbers else math.nan
+
+
+def cell(records: Sequence[Record], how: str = "") -> str:
+    """Mean accuracies of rows that differ in their seed alone, with the deviation where there are several.
+
+    how: "_augmented" for those with test-time augmentation.
+    """
+    test, validation = f"test_accuracy{how}", f"validation_accuracy{how}"
+    if math.isnan(mean(records, test)):
+        return "diverged" if records and not how else "–"
+    text = f"**{mean(records, test):.1%}** ({mean(records, validation):.1%})"
+    numbers = [number(record, test) for record in records if record[test]]
+    if len(numbers) > 1:
+        text += f" ± {100 * np.std(numbers, ddof=1):.1f}" if len(numbers) > 2 else ""  # of two it tells next to nothing
+        text += f" over {len(numbers)} seeds"
+    return text + diverged(records)
+
+
+def diverged(records: Sequence[Record]) -> str:
+    """What is to be said beside the accuracy of rows some of which diverged."""
+    count = sum(record["outcome"] != FINISHED for record in records)
+    if len(records) > 1:
+        return f", {count} of {len(records)} diverged" if count else ""
+    return ", then diverged" if count else ""
+
+
+def batch_norm_table(records: Sequence[Record]) -> str:
+    """What batch normalization adds, published and measured; nothing until a row without it is finished."""
+    if not select(records, model=PUBLISHED_MODELS, batch_norm="no"):
+        return ""
+    heads = ["batch normalization adds", "to A, published", "measured", "to B, published", "measured"]
+    lines = []
+    for kind, name in LABELS.items():
+        line = [name]
+        for model in PUBLISHED_MODELS:
+            line += [_points(PUBLISHED_BATCH_NORM[model, kind]), batch_norm_gain(records, model, kind)]
+        lines.append(line)
+    note = "Points of PrivateTest accuracy on five expressions, published settings, seed 0"
+    note += "; in brackets that without." if any("(" in line for line in itertools.chain(*lines)) else "."
+    return f"{table(heads, lines)}\n\n{note}"
+
+
+def batch_norm_gain(records: Sequence[Record], model: str, kind: str) -> str:
+    wanted = {"model": model, "features": kind, "expressions": FIVE, "settings": "published", "seed": 0}
+    without, with_it = (select(records, **wanted, batch_norm=answer) for answer in ("no", "yes"))
+    if not without:
+        return "–"
+    if math.isnan(mean(without)):
+        return "diverges without"
+    return f"{_points(mean(with_it) - mean(without))} ({mean(without):.1%}{diverged(without)})"
+
+
+def seven_table(records: Sequence[Record]) -> str:
+    """The rows of seven expressions, one by one; nothing until there is one."""
+    seven = select(records, expressions=SEVEN)
+    if not seven:
+        return ""
+    heads = ["seven expressions", "PublicTest", "PrivateTest", "new faces alone", "macro F1"]
+    heads += ["test-time augmentation", "epoch", "time"]
+    rows = []
+    for record in seven:
+        epochs = f"{record['best_epoch'] or '–'} of {record['epochs']}{diverged([record])}"
+        columns = ("validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1")
+        accuracies = [_percent(number(record, column)) for column in columns]
+        minutes = f"{number(record, 'seconds') / 60:.0f} min" if record["seconds"] else "–"
+        name = f"Model {record['model']}, {LABELS[record['features']]}"
+        rows.append([name, *accuracies, cell([record], "_augmented"), epochs, minutes])
+    note = f"Our settings. Published of the best model: {PUBLISHED_SEVEN:.1%}. New faces do not also occur in Training."
+    return f"{table(heads, rows)}\n\n{note}"
+
+
+def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
+    """What `kind` adds to the raw pixels; not a number for these themselves, and where there are none."""
+    if kind == "none":
+        return math.nan
+    return figures.get((model, kind), math.nan) - figures.get((model, "none"), math.nan)
+
+
+def _points(share: float) -> str:
+    return "–" if math.isnan(share) else f"{round(100 * share, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw_pictures(records: Sequence[Record], folder: Path) -> list[Path]:
+    """The bar chart, the learning curves and the headline models' confusion matrices; returns what was drawn.
+
+    folder: where results.csv is; the rows' own files are in its `rows`.
+    """
+    drawn = []
+    if records:
+        draw_answer(records, folder / ANSWER)
+        drawn.append(folder / ANSWER)
+    if histories := [(record, detail(folder, record)["history"]) for record in records if _has_epochs(record)]:
+        draw_learning_curves(histories, folder / CURVES)
+        drawn.append(folder / CURVES)
+    for record in headline(records):
+        name = f"Model {record['model']}, {LABELS[record['features']]}\n{SETTINGS_NAMES[record['settings']]}"
+        draw_confusion_matrix(detail(folder, record)["metrics"], folder / confusion_name(record), name)
+        drawn.append(folder / confusion_name(record))
+    return drawn
+
+
+def confusion_name(record: Record) -> str:
+    return f"confusion_{record['expressions'].replace(' ', '')}.png"
+
+
+def headline(records: Sequence[Record]) -> list[Record]:
+    """The network that PublicTest likes best, of five expressions and of seven, among those of the first seed."""
+    best = []
+    for expressions in (FIVE, SEVEN):
+        finished = [
+            record
+            for record in select(records, expressions=expressions, model=MODELS, batch_norm="yes", seed=0)
+            if record["test_accuracy"]
+        ]
+        best += sorted(finished, key=lambda record: -number(record, "validation_accuracy"))[:1]
+    return best
+
+
+def draw_answer(records: Sequence[Record], path: Path) -> None:
+    """The question's answer as bars: what each model gets out of each input, published and measured."""
+    plt = pyplot()
+    cells, inputs = shown_cells(records), {}
+    for model, kind in cells:
+        inputs.setdefault(model, []).append(kind)
+    widths = [len(kinds) for kinds in inputs.values()]
+    size = 1 + 1.1 * sum(widths), 4.6
+    figure, panels = plt.subplots(1, len(inputs), figsize=size, sharey=True, layout="constrained", width_ratios=widths)
+    shown = {name: bar for name, bar in BARS.items() if any(_has(records, *key, bar[0]) for key in cells)}
+    for axes, (model, kinds) in zip(panels, inputs.items(), strict=True):
+        own = [bar for bar in shown.values() if any(_has(records, model, kind, bar[0]) for kind in kinds)]
+        for position, kind in enumerate(kinds):
+            _draw_bars(axes, position, records, model, kind, own)
+        names = [LABELS[kind].removeprefix("+ " if model == "SVM" else "").replace(" + ", "\n+ ") for kind in kinds]
+        axes.set_xticks(range(len(kinds)), names, fontsize=8.5)
+        axes.set_xlim(-0.6, len(kinds) - 0.4)
+        axes.set_title("SVM, without the pixels" if model == "SVM" else f"Model {model}")
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("accuracy on five expressions")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in shown.values()]
+    figure.legend(handles, list(shown), loc="outside lower center", ncols=3, frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _has(records: Sequence[Record], model: str, kind: str, settings: str) -> bool:
+    """Whether there is a figure of the cell: with these settings, or the published one for ""."""
+    return bool(cell_rows(records, model, kind, settings)) if settings else (model, kind) in PUBLISHED
+
+
+def _draw_bars(
+    axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Sequence[tuple[str, str]]
+) -> None:
+    """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
+    width = 0.8 / max(len(bars), 2)  # one alone is no wider than two
+    for place, (settings, colour) in enumerate(bars):
+        rows = cell_rows(records, model, kind, settings)  # of the published figure there are none
+        value = mean(rows) if settings else PUBLISHED[model, kind]
+        if math.isnan(value):
+            continue
+        error = math.sqrt(value * (1 - value) / int(rows[0]["private_test"])) if settings else 0.0
+        x = position + (place - (len(bars) - 1) / 2) * width
+        axes.bar(x, value, width * 0.94, color=colour, yerr=error or None, ecolor="#333333", capsize=2)
+        ink = "#222222" if not settings else "white"
+        axes.text(x, value - 0.03, f"{100 * value:.1f}", ha="center", va="top", rotation=90, fontsize=8, color=ink)
+
+
+def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str, float]]]], path: Path) -> None:
+    """Accuracy over the epochs: a column a model, a line of panels for what else differs, a colour an input.
+
+    histories: a row's line and its epochs, as run.State has them.
+    """
+    plt = pyplot()
+    models = sorted({record["model"] for record, _ in histories})
+    kinds = list(dict.fromkeys(_kind(record) for record, _ in histories))
+    size = 5 * len(models), 0.6 + 2.8 * len(kinds)
+    figure, panels = plt.subplots(
+        len(kinds), len(models), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    for record, history in histories:
+        axes = panels[kinds.index(_kind(record)), models.index(record["model"])]
+        epochs = [row["epoch"] for row in history]
+        style = {"color": f"C{INPUTS.index(record['features'])}", "linewidth": 1.2}
+        style["marker"] = "." if len(epochs) == 1 else None  # of which there is no line
+        axes.plot(epochs, [row["validation_accuracy"] for row in history], **style)
+        axes.plot(epochs, [row["accuracy"] for row in history], linestyle=":", **style)
+    for (line, column), axes in np.ndenumerate(panels):
+        axes.set_title(f"Model {models[column]}: {', '.join(kinds[line])}", fontsize=10)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_xlabel("epoch" if line == len(kinds) - 1 else "")
+        first = column == 0 or not any(other.lines for other in panels[line, :column])  # to be seen in its line
+        axes.set_ylabel("accuracy" if first else "")
+        axes.tick_params(labelleft=first)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.set_visible(bool(axes.lines))
+    inputs = [kind for kind in INPUTS if any(record["features"] == kind for record, _ in histories)]
+    handles = [plt.Line2D([], [], color=f"C{INPUTS.index(kind)}") for kind in inputs]
+    handles += [plt.Line2D([], [], color="grey"), plt.Line2D([], [], color="grey", linestyle=":")]
+    names = [*(LABELS[kind] for kind in inputs), "PublicTest", "Training, while it learns"]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(models)), frameon=False, fontsize=9)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+
+
+def _has_epochs(record: Record) -> bool:
+    """Whether there is a learning curve to draw: not of a support vector machine, nor of what diverged at once."""
+    return record["epochs"] not in ("", "0")
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    """What a row's learning curve shares its panel with, besides the model."""
+    without = () if record["batch_norm"] == "yes" else ("no batch norm",)
+    count = {5: "five", 7: "seven"}.get(len(record["expressions"].split()), "some")
+    return (SETTINGS_NAMES[record["settings"]], f"{count} expressions", *without)

@@ -1,0 +1,202 @@
+"""The results file: a line for each row of the experiment, and a file of its own with the details.
+
+    records = read(Path("results/results.csv"))
+
+`python -m experiments.reproduce_results` fills it.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ferkit.constants import EMOTIONS
+from ferkit.errors import UserError
+from ferkit.files import whole_file
+from ferkit.settings import SOURCES_OF_SETTINGS, upgraded
+
+FIVE = (0, 3, 4, 5, 6)  # the expressions of most published figures: without Disgust and Fear
+SEVEN = tuple(range(len(EMOTIONS)))
+FINISHED, DIVERGED = "finished", "diverged in epoch"  # outcomes; the epoch's number follows
+COUNTS = ("training", "public_test", "private_test")  # faces of each split
+ACCURACIES = (
+    "validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1",
+    "validation_accuracy_augmented", "test_accuracy_augmented",  # with test-time augmentation
+)  # fmt: skip
+COLUMNS = (
+    "model", "features", "expressions", "batch_norm", "settings", "seed",
+    *ACCURACIES,
+    "epochs", "best_epoch", "seconds", *COUNTS,
+    "outcome", "dataset", "versions", "commit", "finished",
+)  # fmt: skip
+
+# The experiment's own cells. A feature or an architecture that is added to the toolkit changes no finished plan.
+INPUTS = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")
+PUBLISHED_MODELS = ("A", "B")
+MODELS = (*PUBLISHED_MODELS, "C")
+
+Record = dict[str, str]  # a line of the file
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment, as the results file tells it from the others."""
+
+    model: str
+    features: str
+    expressions: tuple[int, ...] = FIVE
+    batch_norm: bool = True
+    settings: str = "published"
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """`B_landmarks_03456_published_seed0`: what files are called."""
+        labels = "".join(map(str, self.expressions))
+        without = () if self.batch_norm or self.model == "SVM" else ("no_batch_norm",)
+        return "_".join((self.model, self.features, labels, self.settings, *without, f"seed{self.seed}"))
+
+    @property
+    def columns(self) -> Record:
+        """The first columns of its line."""
+        return {
+            "model": self.model,
+            "features": self.features,
+            "expressions": " ".join(map(str, self.expressions)),
+            "batch_norm": "yes" if self.batch_norm else "no",
+            "settings": self.settings,
+            "seed": str(self.seed),
+        }
+
+    @staticmethod
+    def of(record: Record) -> "Row":
+        return Row(
+            record["model"],
+            record["features"],
+            tuple(map(int, record["expressions"].split())),
+            record["batch_norm"] == "yes",
+            record["settings"],
+            int(record["seed"]),
+        )
+
+
+def read(path: Path) -> list[Record]:
+    """The lines of the results file; none while there is no file. Raises UserError when it is another file."""
+    if not path.exists():
+        return []
+    records, names = [], []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                raise UserError(f"{path} has other columns than results have: move it away, or name another --results")
+            for record in lines:
+                check(record)
+                records.append(record)
+                names.append(Row.of(record).name)
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"line {len(records) + 2} of {path} is damaged ({error}): mend or delete it") from error
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path} has {' and '.join(sorted(twice))} twice: delete one of the lines")
+    for expressions in {record["expressions"] for record in records}:
+        if len({record["dataset"] for record in records if record["expressions"] == expressions}) > 1:
+            raise UserError(f"{path} has rows of different datasets, of expressions {expressions}: delete some lines")
+    return records
+
+
+def check(record: Record) -> None:
+    """Raises ValueError when a line is not one that `append` was given."""
+    if None in record or None in record.values():
+        raise ValueError("it has more or fewer columns than the first line")
+    row = Row.of(record)
+    for value, choices in (
+        (row.model, (*MODELS, "SVM")),
+        (row.features, INPUTS),
+        (row.settings, SOURCES_OF_SETTINGS),
+        (record["batch_norm"], ("yes", "no")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    if (row.model, row.features) == ("SVM", "none") or (row.model not in PUBLISHED_MODELS and row.settings != "ours"):
+        raise ValueError(f"there is no row {row.name}")
+    if not set(row.expressions) <= set(SEVEN):
+        raise ValueError(f"there are no expressions {record['expressions']}")
+    for column in ACCURACIES:
+        if record[column] and not 0 <= float(record[column]) <= 1:
+            raise ValueError(f"{column} is {record[column]}, which is no fraction of one")
+    for column in (*COUNTS, *(name for name in ("epochs", "best_epoch", "seconds") if record[name])):
+        if int(record[column]) < 0:
+            raise ValueError(f"{column} is {record[column]}")
+    if record["outcome"] != FINISHED and not record["outcome"].startswith(DIVERGED):
+        raise ValueError(f"{record['outcome']!r} is no outcome")
+    has = {bool(record[column]) for column in ACCURACIES[:4]}
+    if len(has) > 1 or (record["outcome"] == FINISHED and False in has):
+        raise ValueError("it lacks an accuracy")
+
+
+def append(path: Path, record: Record) -> None:
+    """Adds a line to the results file, which is never seen with half a line."""
+    text = _csv([record], head=not path.exists())
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before += "\n" * (before != "" and not before.endswith("\n"))  # as an editor may have left it
+    with whole_file(path) as temporary:
+        temporary.write_text(before + text, encoding="utf-8")
+
+
+def drop(path: Path, rows: Collection[Row]) -> None:
+    """Takes the lines of `rows` out of the results file."""
+    kept = [record for record in read(path) if Row.of(record) not in rows]
+    with whole_file(path) as temporary:
+        temporary.write_text(_csv(kept, head=True), encoding="utf-8")
+
+
+def _csv(records: Sequence[Record], head: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if head:
+        writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def number(record: Record, column: str = "test_accuracy") -> float:
+    """A column's number; not a number for a row that diverged before its first epoch was done."""
+    return float(record[column]) if record[column] else math.nan
+
+
+def select(records: Sequence[Record], **wanted: object) -> list[Record]:
+    """The lines whose columns are as wanted: a text, several to choose from, or expressions as labels."""
+
+    def fits(record: Record, column: str, value: object) -> bool:
+        if column == "expressions":
+            return record[column] == " ".join(map(str, value))
+        return record[column] in (value if isinstance(value, tuple) else (str(value),))
+
+    return [record for record in records if all(fits(record, *item) for item in wanted.items())]
+
+
+def detail_path(folder: Path, row: Row) -> Path:
+    return folder / "rows" / f"{row.name}.json"
+
+
+def detail(folder: Path, record: Record) -> dict:
+    """The row's own file: its settings, metrics and history. Raises UserError without it."""
+    path = detail_path(folder, Row.of(record))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["settings"] = upgraded(content["settings"])
+        whole = content["record"] == record and all(isinstance(part, dict) for part in content["settings"].values())
+        _ = [(row["epoch"], row["accuracy"], row["validation_accuracy"]) for row in content["history"]]
+        if record["test_accuracy"]:
+            _ = content["metrics"]["splits"]["PrivateTest"]["confusion_matrix"]
+        if not whole:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is missing, damaged, or not of its line in results.csv: delete the line and run the row again"
+        ) from error
+    return content

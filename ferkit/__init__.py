@@ -1,0 +1,33 @@
+"""Facial expression recognition: the library behind the scripts.
+
+from ferkit import Recognizer
+for face in Recognizer().recognize(frame):
+    print(face.expression, face.confidence, face.box, face.probabilities)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ferkit.errors import UserError
+    from ferkit.recognition import Face, Recognizer
+    from ferkit.settings import VideoPredictor
+    from ferkit.vision.boxes import Box
+
+__all__ = ["Box", "Face", "Recognizer", "UserError", "VideoPredictor"]
+
+_MODULES = {
+    "Box": "ferkit.vision.boxes",
+    "Face": "ferkit.recognition",
+    "Recognizer": "ferkit.recognition",
+    "UserError": "ferkit.errors",
+    "VideoPredictor": "ferkit.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, when it is asked for: `ferkit.flags` needs neither NumPy nor OpenCV."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ferkit' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,0 +1,164 @@
+"""The converted dataset, checked against its manifest and against what the network is to be given.
+
+data = open_dataset("fer2013_features")
+data.check("landmarks_hog", output_size=7)
+training = data.load("Training", "landmarks_hog")
+training.images, training.features, training.labels
+"""
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE
+from ferkit.errors import UserError, in_short
+from ferkit.files import recover_folder
+from ferkit.settings import DatasetPaths, upgraded
+
+MANIFEST_FORMAT = 1  # conversion writes it, loading asks for it
+CONVERT = "python convert_fer2013_to_images_and_landmarks.py"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Faces of one split, row by row."""
+
+    images: np.ndarray  # (N, 48, 48) uint8
+    features: np.ndarray  # (N, size of the feature) float32
+    labels: np.ndarray  # (N,) int64, 0…K-1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A converted dataset's folder and what its manifest says.
+
+    sample: (rows, seed) where only so many rows of Training are to be used, drawn at random.
+    """
+
+    folder: Path
+    manifest: dict
+    sample: tuple[int, int] | None = None
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Names of the expressions, in the order of the labels."""
+        return tuple(self.manifest["expressions"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells datasets apart: the same for the same faces and labels in the same order, from whatever file."""
+        faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
+        facts = [self.expressions, faces]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces of each split that there is, or of Training's sample."""
+        counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+        if self.sample is not None:
+            counts["Training"] = min(counts["Training"], self.sample[0])
+        return counts
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a saved model keeps of the dataset that it was trained on."""
+        return {"source": self.manifest["source"], "fingerprint": self.fingerprint, "counts": self.counts}
+
+    def sampled(self, rows: int, seed: int) -> "Dataset":
+        """The dataset with so many rows of Training, drawn at random; 0: all."""
+        return replace(self, sample=(rows, seed)) if rows else self
+
+    def feature_provenance(self, feature: str) -> dict[str, dict[str, Any]]:
+        """How the values of a feature were computed: see features.provenance."""
+        return {name: self.manifest["feature_provenance"][name] for name in features.parts_of(feature)}
+
+    def check(self, feature: str, output_size: int) -> None:
+        """Raises UserError unless the dataset has the parts of `feature` and `output_size` expressions."""
+        parts = features.parts_of(feature)
+        missing = [name for name in parts if name not in self.manifest["arrays"]]
+        if missing:
+            flags = [part.flag for part in parts.values()]
+            unusual = str(self.folder) != DatasetPaths().folder
+            if unusual:
+                flags.append(f"--folder={self.folder}")
+            raise UserError(
+                f"{self.folder} has no {' and no '.join(missing)}, which features={feature} needs: "
+                f"'{CONVERT} {shlex.join(flags)}'" + (" with its --input" if unusual else "")
+            )
+        if len(self.expressions) != output_size:
+            raise UserError(
+                f"{self.folder} has {len(self.expressions)} expressions ({', '.join(self.expressions)}) but "
+                f"NETWORK.output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
+            )
+
+    def load(self, split: str, feature: str) -> Split:
+        """The rows of `split` with the vectors of `feature`. Raises UserError when a file is not as recorded."""
+        if split not in self.counts:
+            raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
+        count = self.manifest["splits"][split]["count"]
+        images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
+        labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
+        parts = {
+            name: self._array(split, name, (count, *part.shape)) for name, part in features.parts_of(feature).items()
+        }
+        indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
+        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
+            raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
+        vectors = features.join(parts, feature, count)
+        if split == "Training" and self.sample is not None:
+            rows = np.random.default_rng(self.sample[1]).permutation(count)[: self.sample[0]]
+            return Split(images[rows], vectors[rows], indices[rows])
+        return Split(images, vectors, indices)
+
+    def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / split / f"{name}.npy"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except Exception as error:  # a damaged header can raise nearly anything
+            raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
+        if array.shape != shape:
+            raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
+        return array
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a conversion made this folder."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"format", "expressions", "splits", "arrays"} <= manifest.keys()
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """The converted dataset in `folder`. Raises UserError when there is none or its manifest is not one."""
+    recover_folder(folder)
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = upgraded(json.loads(path.read_text(encoding="utf-8")))
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
+        dataset = Dataset(Path(folder), manifest)
+        _ = dataset.fingerprint, dataset.counts, manifest["source"], manifest["one_hot"]
+        parts = [name for name in manifest["arrays"] if name in features.PARTS]
+        known = all(manifest["feature_provenance"][name] for name in parts)
+        if not isinstance(manifest["expressions"], list) or not known:
+            raise ValueError("expressions or provenance are not what conversion writes")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"
+        ) from error
+    return dataset

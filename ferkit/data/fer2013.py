@@ -1,0 +1,196 @@
+"""FER2013 as it is found: Kaggle's csv files, plain, compressed or in an archive, and folders of pictures.
+
+for row in read("fer2013.csv"):  # (split, label, face), or why the row cannot be used
+"""
+
+import bz2
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import itertools
+import lzma
+import re
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
+from ferkit.errors import UserError
+from ferkit.vision.pictures import read_image
+
+COLUMNS = ("emotion", "pixels", "usage")
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
+SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
+
+# A usable row: split, label 0…6, (48, 48) uint8 face. An unusable row: the reason.
+Row = tuple[str, int, np.ndarray] | str
+
+
+def read(source: str) -> Iterator[Row]:
+    """The rows of FER2013 in their order, with a progress bar. Raises UserError when there is no FER2013 at `source`.
+
+    A compressed file that turns out to be cut off raises it when the rows run out.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, _in_turn(pictures(path)))
+    if not path.is_file():
+        raise UserError(
+            f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
+        )
+    return _read_csv(path)
+
+
+def hash_of(source: str) -> str:
+    """SHA-256 of the file; of a folder, of its pictures' names and contents."""
+    digest = hashlib.sha256()
+    path = Path(source)
+    for file in pictures(path) if path.is_dir() else [path]:
+        if file != path:
+            digest.update(file.relative_to(path).as_posix().encode())
+        try:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError:
+            if file == path:  # a folder's picture that cannot be read does not stop its conversion
+                raise
+    return digest.hexdigest()
+
+
+# --- csv -------------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """The rows of the first csv in `path` that has the columns emotion, pixels and Usage, in any order."""
+    seen = False
+    try:
+        with path.open("rb") as raw, tqdm(desc="Reading", total=path.stat().st_size, unit="B", unit_scale=True) as bar:
+            for text in _texts(path, raw):
+                rows = csv.reader(text)
+                header = next(rows, [])
+                names = [heading.strip().lower() for heading in header]  # icml_face_data.csv has ' Usage', ' pixels'
+                seen = seen or bool(names)
+                if not set(COLUMNS) <= set(names):
+                    continue
+                for fields in filter(None, rows):
+                    bar.update(raw.tell() - bar.n)
+                    yield _parse_row(fields, [names.index(column) for column in COLUMNS], len(header))
+                return
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a csv ({error})") from error
+    except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())  # tarfile's has several lines
+        raise UserError(f"{path} is cut off, damaged or locked ({reason}): fetch it again") from error
+    if not seen:
+        raise UserError(f"{path} is empty, or an archive without a csv: fetch it again, or unpack it")
+    missing = " nor ".join(column for column in ("emotion", "pixels", "Usage") if column.lower() not in names)
+    raise UserError(f"{path} has no column {missing}: FER2013 has emotion, pixels and Usage")
+
+
+def _texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
+    """The file decompressed, as its suffixes say; of an archive, each csv in it."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    last = suffixes[-1] if suffixes else ""
+    if last == ".zip":
+        with zipfile.ZipFile(raw) as archive:
+            for name in filter(_is_csv, archive.namelist()):
+                yield _text(archive.open(name))
+    elif last in (".tar", ".tgz", ".tbz2", ".txz") or (suffixes[:1] == [".tar"] and last in OPENERS):
+        with tarfile.open(fileobj=raw, mode="r:*") as archive:
+            for member in archive:
+                if member.isfile() and _is_csv(member.name):
+                    yield _text(archive.extractfile(member))
+    else:
+        yield _text(OPENERS[last](raw) if last in OPENERS else raw)
+
+
+def _is_csv(name: str) -> bool:
+    base = name.rpartition("/")[2].lower()
+    return base.endswith(".csv") and not base.startswith(".")  # macOS puts ._fer2013.csv beside fer2013.csv
+
+
+def _text(stream: BinaryIO) -> io.TextIOBase:
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row:
+    """One row of the csv; a row that cannot be used becomes the reason why."""
+    if len(fields) > width:
+        return "too many fields"
+    padded = [*fields, *[""] * (width - len(fields))]  # the last row of a file that was cut off
+    emotion, pixels, usage = (padded[column] for column in columns)
+    if usage.strip() not in SPLITS:
+        return "unknown or missing Usage"
+    if emotion.strip() not in [str(label) for label in range(len(EMOTIONS))]:
+        return "label is not 0 to 6"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # how NumPy before 2.3 tells of letters
+            values = np.fromstring(pixels, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return "pixels are not whole numbers"
+    if len(values) != IMAGE_SIZE * IMAGE_SIZE:
+        return f"not {IMAGE_SIZE * IMAGE_SIZE} pixels"
+    if values.min() < 0 or values.max() > 255:
+        return "pixels are not 0 to 255"
+    return usage.strip(), int(emotion), values.astype(np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures of `<split>/<expression>/`, in the order of their names."""
+    found = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not found:
+        raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
+    return found
+
+
+def _in_turn(paths: Sequence[Path]) -> list[Path]:
+    """One of each expression after another, so that the first rows of a split are a sample of it."""
+    groups: dict[tuple[str | None, str], list[Path]] = {}
+    for path in paths:
+        groups.setdefault((_split_of(path), path.parts[-2].lower()), []).append(path)
+    return [path for turn in itertools.zip_longest(*groups.values()) for path in turn if path is not None]
+
+
+def _split_of(path: Path) -> str | None:
+    """A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; else the folder does."""
+    prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
+    return prefix[1] if prefix else SPLIT_OF_FOLDER.get(path.parts[-3].lower())
+
+
+def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:
+    """The folder's pictures; those of another size are scaled to 48×48."""
+    labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
+    for path in tqdm(paths, desc="Reading", unit="picture"):
+        split_folder, expression = path.parts[-3], path.parts[-2]
+        split = _split_of(path)
+        if split is None:
+            yield f"folder {split_folder} is not train, validation or test"
+        elif expression.lower() not in labels:
+            yield f"folder {expression} is not an expression"
+        else:
+            grey = None
+            with contextlib.suppress(UserError):
+                grey = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY)
+            if grey is None:
+                yield "not a readable picture"
+                continue
+            if grey.shape != (IMAGE_SIZE, IMAGE_SIZE):
+                grey = cv2.resize(grey, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+            yield split, labels[expression.lower()], grey

@@ -1,0 +1,104 @@
+"""dlib's 68 facial landmarks of 48×48 grey faces."""
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit.constants import IMAGE_SIZE, SHAPE_PREDICTOR
+from ferkit.errors import UserError
+
+LANDMARKS = 68  # points of dlib's predictor
+# Which landmark each one becomes in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
+MIRRORED = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    *range(27, 31),
+    *range(35, 30, -1),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *range(54, 47, -1),
+    *range(59, 54, -1),
+    *range(64, 59, -1),
+    *range(67, 64, -1),
+)
+
+
+def extract(faces: np.ndarray, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
+    """dlib's 68 facial landmarks (Kazemi and Sullivan, CVPR 2014), fitted to the whole picture as the face.
+
+    faces: (N, 48, 48) uint8. Returns (N, 68, 2) float32, x then y, in pixels.
+    Raises UserError when the predictor's file is nowhere to be found, or is not one.
+    """
+    import dlib  # here, because raw-pixel work needs none of it
+
+    predictor = load_shape_predictor(shape_predictor_path)
+    whole = dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)  # dlib's right and bottom are inclusive
+    points = np.empty((len(faces), LANDMARKS, 2), np.float32)
+    for face, face_points in zip(faces, points, strict=True):
+        face_points[:] = [(point.x, point.y) for point in predictor(np.ascontiguousarray(face), whole).parts()]
+    return points
+
+
+def moved(points: np.ndarray, matrices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Landmarks (N, 68, 2) of faces that were moved by `matrices` (N, 2, 3): a mirrored left eye is a right eye."""
+    moved = points @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
+    mirrored = np.linalg.det(matrices[:, :, :2]) < 0
+    moved[mirrored] = moved[mirrored][:, MIRRORED]
+    return moved.astype(np.float32)
+
+
+def provenance(shape_predictor_path: str = SHAPE_PREDICTOR) -> dict[str, Any]:
+    """What decides the values: the predictor."""
+    return {"shape_predictor_sha256": _hash_of(find_shape_predictor(shape_predictor_path))}
+
+
+def load_shape_predictor(path: str = SHAPE_PREDICTOR) -> Callable:
+    """dlib's predictor, loaded once. Raises UserError when its file is nowhere to be found, or is not one."""
+    return _shape_predictor(find_shape_predictor(path))
+
+
+def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
+    """`path` where there is a file; of the predictor's own name, else the one that the installed package carries.
+
+    Raises UserError when there is none.
+    """
+    if Path(path).is_file():
+        return path
+    if Path(path) != Path(SHAPE_PREDICTOR):
+        raise UserError(
+            f"no landmark predictor at {path}: name another with --shape_predictor_path or "
+            f"DATASET.shape_predictor_path; {SHAPE_PREDICTOR} is the installed one"
+        )
+    package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
+    if package is not None and package.origin is not None:
+        carried = Path(package.origin).parent / "models" / SHAPE_PREDICTOR
+        if carried.is_file():
+            return str(carried)
+    raise UserError(
+        f"no landmark predictor at {path}: 'pip install face_recognition_models', or unpack "
+        f"http://dlib.net/files/{SHAPE_PREDICTOR}.bz2, or set DATASET.shape_predictor_path"
+    )
+
+
+@functools.cache
+def _shape_predictor(path: str) -> Callable:
+    import dlib
+
+    try:
+        predictor = dlib.shape_predictor(path)
+    except RuntimeError as error:
+        raise UserError(f"{path} is not a dlib landmark predictor ({error}): name another") from error
+    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    points = predictor(blank, dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)).num_parts
+    if points != LANDMARKS:
+        raise UserError(f"{path} predicts {points} landmarks, not {LANDMARKS}: take {SHAPE_PREDICTOR}")
+    return predictor
+
+
+@functools.cache
+def _hash_of(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,114 @@
+"""Files and folders that appear whole or not at all: written beside their place, then renamed into it."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ferkit.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to. It takes the place of `path` when the block ends without an error.
+
+    The temporary name keeps the suffix of `path`, by which many writers choose their format.
+    """
+    path = Path(path).resolve()  # a link stays a link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _new_file_beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Makes an empty file of a name that was free. Its permissions follow the umask, as those of any new file."""
+    while True:
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue
+        return temporary
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it takes the place of `path` when the block ends well.
+
+    A folder cannot be replaced in one step, so the old one is moved aside first: a kill in the instant between
+    the two renames leaves it whole under a hidden name, from where the next call puts it back. A link to a folder stays
+    a link. Raises UserError when another process is writing the same folder.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = path.with_name(f".{path.name}.partial"), _aside(path)
+    with lock(path) as locked:
+        if not locked:
+            raise UserError(f"another process is writing {path}: wait for it, or end it")
+        _recover(path)
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Puts back what a kill between `whole_folder`'s two renames left aside."""
+    path = Path(path).resolve()
+    if _aside(path).is_dir():
+        with lock(path) as locked:
+            if locked:  # else it was no kill: the renames are under way
+                _recover(path)
+
+
+def _recover(path: Path) -> None:
+    old = _aside(path)
+    if old.is_dir() and path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.is_dir():
+        os.replace(old, path)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Whether this process alone may write the file or folder; True where the system or its disk has no locks.
+
+    The system drops the lock when the process ends, however it ends. The lock file `.<name>.lock` beside it stays.
+    """
+    with contextlib.ExitStack() as stack:
+        locked = True
+        if sys.platform != "win32":  # Windows has no such locks and does without the check
+            import fcntl
+
+            file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked = False
+            except OSError:
+                pass
+        yield locked
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError when nothing can be written to `folder`, which need not exist yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"nothing can be written to {folder}: name another place, as --help says")

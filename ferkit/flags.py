@@ -1,0 +1,95 @@
+"""Flags of the command lines: yes/no flags, and flags that are named after settings and override them.
+
+parser = argparse.ArgumentParser(...)
+add_flags(parser, NETWORK, "model", "features")
+network = override(NETWORK, parser.parse_args(argv))
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ferkit.errors import UserError
+from ferkit.settings import DatasetPaths, Training, check_types, choices_of
+
+Settings = TypeVar("Settings")
+
+
+def yes_no(text: str) -> bool:
+    """`yes`, `no`, `true`, `false` in any case, as a bool."""
+    answers = {"yes": True, "true": True, "no": False, "false": False}
+    if text.lower() not in answers:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither yes nor no")
+    return answers[text.lower()]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def add_yes_no(parser: Any, *names: str, default: bool | None, help: str, dest: str | None = None) -> None:
+    """Adds a flag that takes yes or no; without a value it means yes. None is the default of a flag of a setting."""
+    if default is not None:
+        help = f"{help} (default: {shown(default)})"
+    named = {} if dest is None else {"dest": dest}
+    parser.add_argument(
+        *names, type=yes_no, nargs="?", const=True, default=default, metavar="yes|no", help=help, **named
+    )
+
+
+def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Iterable[str]] | None = None) -> None:
+    """Adds a flag for each named field of the dataclass instance `settings`.
+
+    choices: the choices of those fields that the settings themselves do not know.
+    Raises UserError when parameters.py, where the user edits the values, has a value of another type than the field's.
+    """
+    check_types(settings)
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    for name in names:
+        value, field = getattr(settings, name), fields[name]
+        options = [f"--{option}" for option in field.metadata.get("flags") or (name,)]
+        help = f"{field.metadata['help']} (default: {shown(value)})".replace("%", "%%")
+        if field.type is bool:
+            add_yes_no(parser, *options, dest=name, default=None, help=help)
+        else:
+            kind: Any = field.type
+            allowed = tuple((choices or {}).get(name, ())) or choices_of(field)
+            metavar = None if allowed else {int: "N", float: "X"}.get(kind, "PATH")
+            parser.add_argument(*options, dest=name, type=kind, choices=allowed, metavar=metavar, help=help)
+
+
+def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> None:
+    """Adds the flags that choose the model for recognition; `recognition.from_flags` reads them."""
+    help = f"the model (default: {training.save_model_path}, or the one in pretrained/ while there is none)"
+    parser.add_argument("--model_path", "--save_model_path", metavar="PATH", help=help)
+    add_flags(parser, dataset, "shape_predictor_path")
+
+
+def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    """`settings` with each value replaced whose flag was given."""
+    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
+
+
+def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError when a flag asks for another value than the model at `path` was trained with, as in `known`."""
+    for name in names:
+        asked = getattr(arguments, name)
+        if asked not in (None, known[name]):
+            raise UserError(
+                f"{path} was trained with {name}={known[name]}: leave out --{name}={asked}, or name another "
+                "--model_path"
+            )
+
+
+def shown(value: Any) -> str:
+    """The value of a setting as its flag takes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,77 @@
+"""A LiteRT network that any number of threads, and forked processes, can share."""
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from ferkit.processes import quiet
+
+
+class SharedInterpreter:
+    """Runs a LiteRT network. Calls from several threads wait for one another.
+
+    network: the flatbuffer. threads: that the network itself runs on; all cores by default. Raises ValueError or
+    RuntimeError when it is not a network that can be run.
+    """
+
+    def __init__(self, network: bytes, threads: int | None = None) -> None:
+        self._network = network
+        self._threads = threads or os.cpu_count() or 1
+        self._lock = threading.Lock()
+        self._interpreter = self._new()
+        self._shapes: list[tuple[int, ...]] = []  # of the inputs that memory is laid out for
+        _all.add(self)
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """LiteRT's details of the inputs: name, shape, dtype."""
+        return self._interpreter.get_input_details()
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """LiteRT's details of the outputs."""
+        return self._interpreter.get_output_details()
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for these inputs, in the order of `inputs`; the first axis may have any length."""
+        shapes = [array.shape for array in arrays]
+        with self._lock:
+            interpreter = self._interpreter
+            inputs = interpreter.get_input_details()
+            if shapes != self._shapes:
+                with quiet():  # LiteRT greets
+                    for details, shape in zip(inputs, shapes, strict=True):
+                        interpreter.resize_tensor_input(details["index"], shape)
+                    interpreter.allocate_tensors()
+                self._shapes = shapes
+            for details, array in zip(inputs, arrays, strict=True):
+                interpreter.set_tensor(details["index"], array)
+            interpreter.invoke()
+            return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+
+    def _new(self) -> Interpreter:
+        with quiet():
+            return Interpreter(model_content=self._network, num_threads=self._threads)
+
+    def _restart(self) -> None:
+        """A forked process has none of its parent's threads, which the interpreter waits for: it needs a new one."""
+        self._lock = threading.Lock()
+        self._interpreter = self._new()
+        self._shapes = []
+
+
+_all: "weakref.WeakSet[SharedInterpreter]" = weakref.WeakSet()
+
+
+def _restart_all() -> None:
+    for interpreter in list(_all):
+        interpreter._restart()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all)

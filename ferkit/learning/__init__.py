@@ -1,0 +1,1 @@
+"""Training, knowledge distillation, evaluation and calibration of the networks."""

@@ -1,0 +1,68 @@
+"""Faces changed at random for training; their features follow.
+
+faces, vectors = augment(faces, vectors, "landmarks", AUGMENTATION, np.random.default_rng(0))
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE
+from ferkit.settings import Augmentation
+from ferkit.transforms import affine, warp
+
+ERASED = (0.02, 0.2)  # least and greatest share of the face's area
+ERASED_ASPECT = 3.0  # the longer side of a rectangle is at most so many times its shorter one
+
+
+def augment(
+    faces: np.ndarray, vectors: np.ndarray, feature: str, settings: Augmentation, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of faces, each changed at random as `settings` say, with the features of the changed faces.
+
+    faces: (N, 48, 48) uint8. vectors: (N, size) float32 of `feature`. Returns both in the same form; the arrays that
+    are given stay as they are.
+    """
+    if not any(dataclasses.astuple(settings)):
+        return faces, vectors
+    matrices = random_matrices(len(faces), settings, random)
+    faces = warp(faces, matrices)
+    if settings.contrast or settings.brightness:
+        faces = _relit(faces, settings, random)
+    vectors = features.moved(vectors, feature, matrices, faces)  # the features describe the face before erasing
+    if settings.erasing:
+        faces = _erased(faces, settings.erasing, random)
+    return faces, vectors
+
+
+def random_matrices(count: int, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+    """Random movements (count, 2, 3): see transforms.affine."""
+    flip = random.random(count) < (0.5 if settings.flip else 0.0)
+    shift = random.uniform(-1, 1, (count, 2)) * settings.shift * IMAGE_SIZE
+    zoom = np.exp(random.uniform(-1, 1, count) * math.log1p(settings.zoom))  # shrunk as often as enlarged
+    return affine(flip, shift, zoom, random.uniform(-1, 1, count) * settings.rotation)
+
+
+def _relit(faces: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+    shape = len(faces), 1, 1
+    contrast = 1 + random.uniform(-1, 1, shape).astype(np.float32) * settings.contrast
+    brightness = random.uniform(-1, 1, shape).astype(np.float32) * settings.brightness * 255
+    pixels = faces.astype(np.float32)
+    mean = pixels.mean(axis=(1, 2), keepdims=True)
+    return np.clip((pixels - mean) * contrast + mean + brightness + 0.5, 0, 255).astype(np.uint8)
+
+
+def _erased(faces: np.ndarray, probability: float, random: np.random.Generator) -> np.ndarray:
+    """Random erasing (Zhong et al., AAAI 2020): it hides a part of the face, so that no single part decides."""
+    erased = faces.copy()
+    for row in np.flatnonzero(random.random(len(faces)) < probability):
+        area = random.uniform(*ERASED) * IMAGE_SIZE**2
+        aspect = math.exp(random.uniform(-1, 1) * math.log(ERASED_ASPECT))
+        height = min(IMAGE_SIZE, round(math.sqrt(area * aspect)))
+        width = min(IMAGE_SIZE, round(math.sqrt(area / aspect)))
+        top = random.integers(0, IMAGE_SIZE - height + 1)
+        left = random.integers(0, IMAGE_SIZE - width + 1)
+        erased[row, top : top + height, left : left + width] = random.integers(0, 256, (height, width), np.uint8)
+    return erased

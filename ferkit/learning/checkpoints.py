@@ -1,0 +1,102 @@
+"""The folder that a training is resumed from: the last and the best epoch's weights, and the state."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferkit.errors import UserError, in_short
+from ferkit.files import lock, whole_file
+from ferkit.flags import shown
+from ferkit.learning.run import CannotResume, Run, State
+from ferkit.settings import ADDED, renamed
+
+if TYPE_CHECKING:  # TensorFlow is slow to import
+    from ferkit.learning.graph import TrainingGraph
+
+
+class Checkpoints:
+    """The folder that a training is resumed from: the last and the best epoch's weights, and the state.
+
+    The state is written last and names the epochs, so that a kill at any moment leaves a whole earlier state.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.state_path = folder / "state.json"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other trainings out of the folder, as each would delete the other's weights. Raises UserError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with lock(self.state_path) as locked:
+            if not locked:
+                raise UserError(
+                    f"another training uses {self.folder}: name another --checkpoint_folder, or wait for it"
+                )
+            yield
+
+    def weights(self, state: State, epoch: float) -> Path:
+        """Where an epoch's weights are; another training's never have the same name."""
+        return self.folder / f"{state.log}_epoch-{int(epoch)}"
+
+    def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
+        epoch = state.history[-1]["epoch"]
+        try:
+            graph.saver.save(session, str(self.weights(state, epoch)), write_meta_graph=False, write_state=False)
+        except Exception as error:  # TensorFlow's errors are none of the system's; a full disk is the likely one
+            raise UserError(f"no checkpoint could be written to {self.folder}: {str(error).splitlines()[0]}") from error
+        with whole_file(self.state_path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
+
+    def tidy(self, state: State) -> None:
+        """Deletes all weights but the last and the best epoch's, those of an earlier training too."""
+        kept = {self.weights(state, row["epoch"]).name for row in (state.history[-1], state.best)}
+        for file in self.folder.glob("*_epoch-*.*"):
+            if file.name.split(".")[0] not in kept:
+                file.unlink()
+
+    def read(self, run: Run) -> State:
+        """The state to resume `run` from. Raises CannotResume when there is none or it is another training's."""
+        settings = run.resumable()
+        try:
+            state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+            epochs = [row["epoch"] for row in (state.best, state.history[-1])]
+            whole = isinstance(state.settings, dict) and isinstance(state.log, str)
+        except FileNotFoundError as error:
+            raise CannotResume(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
+        except (OSError, MemoryError):  # which tell nothing of the training
+            raise
+        except Exception as error:  # whatever somebody wrote into it
+            raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
+        if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
+            raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
+        before = {**ADDED, **renamed(state.settings)}
+        for name in {**settings, **before}:
+            was, now = before.get(name), settings.get(name)
+            if was != now and name in ("dataset", "feature_provenance"):
+                raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
+            if was != now:
+                raise CannotResume(
+                    f"the training in {self.folder} has {name}={shown(was)}, not {shown(now)}: use that, or leave out "
+                    "--resume=yes"
+                )
+        if len(state.history) > run.training.epochs:
+            raise CannotResume(
+                f"the training in {self.folder} has {len(state.history)} epochs already, more than "
+                f"{run.training.epochs}: use --epochs={len(state.history)}, or leave out --resume=yes"
+            )
+        return state
+
+    def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:
+        from ferkit.learning.tflearn_compat import tf
+
+        path = self.weights(state, state.history[-1]["epoch"])
+        try:
+            graph.saver.restore(session, str(path))
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            raise UserError(f"no memory for {path}: end other programs, and resume again") from error
+        except Exception as error:  # TensorFlow's errors share no narrower class
+            raise CannotResume(f"{path} is missing or damaged: leave out --resume=yes") from error

@@ -1,0 +1,100 @@
+"""The settings of a training, from parameters.py, the architecture's own, a file of hyperparameters, and the flags.
+
+Later ones win: parameters.py, then OWN_SETTINGS (and TAUGHT_SETTINGS) where they apply, then the file of --hyperparams,
+then the flags.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ferkit.errors import UserError
+from ferkit.flags import add_flags, add_yes_no, override
+from ferkit.learning.architecture import Architecture, find_architecture
+from ferkit.settings import (
+    Augmentation,
+    Hyperparams,
+    Network,
+    Parameters,
+    Training,
+    check,
+    read_settings,
+    renamed,
+    with_values,
+)
+
+
+class TrainingSettings(NamedTuple):
+    """The four groups of settings that decide a training."""
+
+    network: Network
+    hyperparams: Hyperparams
+    training: Training
+    augmentation: Augmentation
+
+    def check(self) -> None:
+        """Raises UserError for a value outside its range."""
+        check(*self)
+
+
+def training_parser(parameters: Parameters, architectures: Mapping[str, Architecture]) -> argparse.ArgumentParser:
+    """The command line of train.py."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description="Train a network on the converted dataset; evaluate the saved model."
+    )
+    add_yes_no(parser, "--train", default=False, help="train")
+    add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
+    add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch")
+    parser.add_argument("--hyperparams", metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them")
+    for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION, parameters.TRAINING):
+        group = parser.add_argument_group(type(settings).__name__.lower())
+        names = [field.name for field in dataclasses.fields(settings)]
+        add_flags(group, settings, *names, choices={"model": architectures})
+    add_flags(parser.add_argument_group("dataset"), parameters.DATASET, "folder")
+    add_flags(parser.add_argument_group("evaluation"), parameters.VIDEO_PREDICTOR, "test_time_augmentation")
+    return parser
+
+
+def training_settings(
+    arguments: argparse.Namespace, parameters: Parameters, architectures: Mapping[str, Architecture]
+) -> TrainingSettings:
+    """The settings that the flags ask for; `arguments` may lack any of them but `model`.
+
+    Raises UserError when settings are asked for that the architecture does not have, and for values that do not fit.
+    """
+    model = arguments.model or parameters.NETWORK.model
+    file = getattr(arguments, "hyperparams", None)
+    own = own_settings(model, getattr(arguments, "settings", None), parameters, architectures)
+    groups: list[Any] = [parameters.NETWORK, parameters.HYPERPARAMS, parameters.TRAINING, parameters.AUGMENTATION]
+    known = {field.name for group in groups for field in dataclasses.fields(group)}
+    for source, values in own.items():
+        if unknown := values.keys() - known:
+            raise UserError(f"{source} has '{min(unknown)}', which is no setting of a training")
+    for place, group in enumerate(groups):
+        names = {field.name for field in dataclasses.fields(group)}
+        for source, values in own.items():
+            group = with_values(group, {name: values[name] for name in names & values.keys()}, source)
+        if file is not None and isinstance(group, Hyperparams):
+            group = read_settings(group, file)
+        groups[place] = override(group, arguments)
+    return TrainingSettings(*groups)
+
+
+def own_settings(
+    model: str, wanted: str | None, parameters: Parameters, architectures: Mapping[str, Architecture]
+) -> dict[str, dict[str, Any]]:
+    """The settings that replace those of parameters.py for this architecture, each under the name of its source.
+
+    wanted: the value of --settings. Raises UserError when the architecture does not have them.
+    """
+    published = find_architecture(architectures, model).published
+    if wanted not in (None, "ours") and not published:
+        raise UserError(f"Model {model} has no {wanted} settings: leave out --settings={wanted}")
+    whose = wanted or parameters.TRAINING.settings if published else "ours"
+    if whose == "published":
+        return {}
+    if model not in parameters.OWN_SETTINGS:
+        raise UserError(f"Model {model} has no settings of its own: add '{model}' to OWN_SETTINGS in parameters.py")
+    own = {f"OWN_SETTINGS of Model {model}": renamed(parameters.OWN_SETTINGS[model])}
+    return own | ({"TAUGHT_SETTINGS": renamed(parameters.TAUGHT_SETTINGS)} if whose == "taught" else {})

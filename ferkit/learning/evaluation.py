@@ -1,0 +1,187 @@
+"""How good a saved model is: accuracy, the table per expression, the confusion matrix. Needs no TensorFlow.
+
+metrics = evaluate(saved_model.load(path), dataset)
+print(metrics_text(metrics))
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from ferkit.data.dataset import Dataset, Split
+from ferkit.errors import UserError
+from ferkit.files import whole_file
+from ferkit.learning.calibration import calibration_error
+from ferkit.learning.plots import draw_confusion_matrix
+
+EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split that chooses, the split that reports
+
+
+class Classifier(Protocol):
+    """What can be evaluated: a saved network, or a support vector machine."""
+
+    facts: dict[str, Any]
+
+    @property
+    def expressions(self) -> tuple[str, ...]: ...
+
+    @property
+    def features(self) -> str: ...
+
+    @property
+    def feature_provenance(self) -> dict[str, dict[str, Any]]: ...
+
+    def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray: ...
+
+
+def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> dict[str, Any]:
+    """Metrics of `model` on each evaluation split that `dataset` has, with the model's facts.
+
+    augmented: with test-time augmentation. Where the dataset has but some of the model's expressions, the model is
+    asked which of those it is.
+
+    Raises UserError when the dataset lacks the model's features, or has others, or expressions that the model has not.
+    """
+    check_splits(dataset)
+    if not set(dataset.expressions) <= set(model.expressions):
+        raise UserError(
+            f"{dataset.folder} has the expressions {', '.join(dataset.expressions)} but the model was trained on "
+            f"{', '.join(model.expressions)}: convert those, or train again"
+        )
+    dataset.check(model.features, len(dataset.expressions))
+    if dataset.feature_provenance(model.features) != model.feature_provenance:
+        raise UserError(
+            f"{dataset.folder} has features computed otherwise than those the model was trained on "
+            "(another landmark predictor?): convert again, or train again"
+        )
+    learned = dataset.load("Training", "none").images if _has_learned_all_of(model, dataset) else None
+    splits = {
+        split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
+        for split in EVALUATED
+        if split in dataset.counts
+    }
+    return {
+        "expressions": list(dataset.expressions),
+        "test_time_augmentation": augmented,
+        "model": model.facts,
+        "splits": splits,
+    }
+
+
+def _has_learned_all_of(model: Classifier, dataset: Dataset) -> bool:
+    """Whether the dataset's training faces are those of the model: of some of them, too many others would seem new."""
+    known = model.facts.get("dataset", {}).get("counts", {}).get("Training")
+    return set(dataset.expressions) == set(model.expressions) and known == dataset.counts.get("Training", 0)
+
+
+def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmented: bool = False) -> dict[str, Any]:
+    """Evaluates `model` as `evaluate` does; prints the report, and writes it into `folder` as JSON and a picture."""
+    metrics = evaluate(model, dataset, augmented)
+    print(metrics_text(metrics))
+    asked = len(metrics["expressions"])
+    suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # the model's own metrics stay
+    suffix += "_augmented" if augmented else ""
+    numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
+    write_metrics(metrics, numbers)
+    draw_confusion_matrix(metrics, picture)
+    print(f"Metrics and confusion matrix: {numbers}, {picture}")
+    return metrics
+
+
+def check_splits(dataset: Dataset) -> None:
+    """Raises UserError when there is nothing to evaluate on."""
+    if not set(EVALUATED) & set(dataset.counts):
+        raise UserError(f"{dataset.folder} has neither a {' nor a '.join(EVALUATED)} split: nothing to evaluate on")
+
+
+def split_metrics(
+    model: Classifier,
+    faces: Split,
+    learned: np.ndarray | None,
+    augmented: bool,
+    expressions: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Metrics of `model` on one split, with the confusion matrix and the seconds it took.
+
+    learned: the images (N, 48, 48) that the model was trained on, or None where they are not known: some of FER2013's
+    faces occur in two splits, and accuracy is also given for those that do not. expressions: the names of the labels,
+    where they are not all of the model's.
+    """
+    expressions = expressions or model.expressions
+    started = time.perf_counter()
+    probabilities = model.predict(faces.images, faces.features, augmented)
+    probabilities = probabilities[:, [model.expressions.index(name) for name in expressions]]
+    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-9)
+    seconds = time.perf_counter() - started
+    predictions = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(faces.labels, predictions, len(expressions))
+    metrics = {
+        **scores(matrix),
+        "calibration_error": calibration_error(probabilities, faces.labels),
+        "confusion_matrix": matrix.tolist(),
+        "seconds": seconds,
+    }
+    if learned is not None:
+        known = {image.tobytes() for image in learned}
+        new = np.array([image.tobytes() not in known for image in faces.images], bool)
+        hits = int((predictions == faces.labels)[new].sum())
+        metrics["deduplicated"] = {"count": int(new.sum()), "accuracy": hits / max(int(new.sum()), 1)}
+    return metrics
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes) int64: a row for each label, a column for each prediction."""
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def scores(matrix: np.ndarray) -> dict[str, Any]:
+    """Accuracy, macro F1, and precision, recall, F1 and support of each class; 0 where a division has no meaning."""
+    hits, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + predicted, 1)
+    return {
+        "count": int(support.sum()),
+        "accuracy": float(hits.sum() / max(support.sum(), 1)),
+        "macro_f1": float(f1.mean()),
+        "precision": precision.tolist(),
+        "recall": recall.tolist(),
+        "f1": f1.tolist(),
+        "support": support.tolist(),
+    }
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """The metrics for a reader: an accuracy a line, the table per expression, the time."""
+    lines = []
+    for split, name in EVALUATED.items():
+        if split in metrics["splits"]:
+            lines.append(f"{name} accuracy: {metrics['splits'][split]['accuracy']:.1%} ({split})")
+        else:
+            lines.append(f"{name} accuracy: none, the dataset has no {split} split")
+    others = [name for name in metrics["model"]["expressions"] if name not in metrics["expressions"]]
+    if others:
+        lines.append(f"Asked which of the dataset's expressions it is: the model knows {', '.join(others)} as well")
+    last, values = list(metrics["splits"].items())[-1]
+    columns = {name: values[name] for name in ("precision", "recall", "f1", "support")}
+    table = pd.DataFrame(columns, index=metrics["expressions"])
+    lines += [f"Per expression, {last}:", table.to_string(float_format="{:.3f}".format)]
+    if "deduplicated" in values:
+        count, accuracy = values["deduplicated"]["count"], values["deduplicated"]["accuracy"]
+        lines.append(f"Without the {values['count'] - count} faces that also occur in Training: {accuracy:.1%}")
+    lines.append(f"Expected calibration error: {values['calibration_error']:.3f}")
+    count = sum(values["count"] for values in metrics["splits"].values())
+    seconds = sum(values["seconds"] for values in metrics["splits"].values())
+    lines.append(f"Evaluated {count} faces in {seconds:.1f} s ({1000 * seconds / count:.2f} ms a face)")
+    return "\n".join(lines)
+
+
+def write_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """The metrics as JSON."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

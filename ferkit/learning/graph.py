@@ -1,0 +1,198 @@
+"""The graph that learns, and the network that is saved.
+
+graph = TrainingGraph(network, architecture, hyperparams, scaling, seed=0, steps=2912)
+flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, architecture, scaling)
+"""
+
+import math
+from typing import Any
+
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE
+from ferkit.learning.architecture import Architecture
+from ferkit.learning.layers import Dropout, Layers, Tensor
+from ferkit.learning.scaling import Scaling
+from ferkit.learning.tflearn_compat import tf, tflearn
+from ferkit.processes import quiet
+from ferkit.settings import Hyperparams, Network
+
+FEATURE_UNITS = 1024  # of the fully connected layer that the landmarks and HOG go through
+
+
+class TrainingGraph:
+    """A network in training, in a graph of its own: feed `images`, `features` and `labels`, run `train`.
+
+    With a teacher, feed `taught` too: its probabilities (N, output_size).
+    Its randomness depends on `seed` and the step alone, so that a resumed run repeats the uninterrupted one. steps: of
+    the whole training, over which a cosine schedule falls.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        architecture: Architecture,
+        hyperparams: Hyperparams,
+        scaling: Scaling | None,
+        seed: int,
+        steps: int,
+    ) -> None:
+        self.graph = tf.Graph()
+        with self.graph.as_default(), quiet():
+            tf.set_random_seed(seed)
+            self.images = tf.placeholder(tf.uint8, (None, IMAGE_SIZE, IMAGE_SIZE), "images")
+            self.features = tf.placeholder(tf.float32, (None, features.size(network.features)), "features")
+            self.labels = tf.placeholder(tf.int64, (None,), "labels")
+            self.taught = tf.placeholder(tf.float32, (None, network.output_size), "taught")
+            self.step = tf.train.get_or_create_global_step()
+
+            faces = tf.cast(self.images[..., None], tf.float32)
+            vectors, targets = self.features, smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
+            if hyperparams.teacher_share:
+                targets = (1 - hyperparams.teacher_share) * targets + hyperparams.teacher_share * self.taught
+            if hyperparams.mixup:
+                faces, vectors, targets = mixed(hyperparams.mixup, seed, self.step, faces, vectors, targets)
+            dropout = Dropout(hyperparams.keep_prob, seed, self.step)
+            logits = build(faces, vectors, network, architecture, scaling, dropout)
+            weights = network_variables()  # now, before the optimizer adds its own beside them
+            self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
+            self.accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), self.labels), tf.float32))
+            objective = self.loss
+            if hyperparams.weight_decay:
+                kernels = [weight for weight in tf.trainable_variables() if weight.shape.rank > 1]
+                objective += hyperparams.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+            self.rate = learning_rate(hyperparams, self.step, steps)
+            with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's averages
+                self.train = optimizer(hyperparams, self.rate).minimize(objective, global_step=self.step)
+            ema = None
+            if hyperparams.ema_decay:
+                ema = tf.train.ExponentialMovingAverage(hyperparams.ema_decay, self.step)
+                with tf.control_dependencies([self.train]):
+                    self.train = ema.apply(weights)
+
+            images = tf.cast(self.images[..., None], tf.float32)
+            self.logits = build(images, self.features, network, architecture, scaling, dropout=None, ema=ema)
+            self.predictions = tf.argmax(self.logits, 1)  # as inference computes them
+            self.saver = tf.train.Saver(max_to_keep=None)  # of the weights and the optimizer's memory of them
+            self.initialize = tf.global_variables_initializer()
+
+    def session(self, bfloat16: bool) -> Any:
+        """A session on this graph; with `bfloat16`, products are computed in bf16 and weights kept in fp32."""
+        config = tf.ConfigProto()
+        if bfloat16:
+            rewrites = config.graph_options.rewrite_options
+            rewrites.auto_mixed_precision_onednn_bfloat16 = type(rewrites).ON
+        with quiet():
+            session = tf.Session(graph=self.graph, config=config)
+            session.run(self.initialize)
+        return session
+
+
+def inference_flatbuffer(
+    checkpoint: str,
+    network: Network,
+    architecture: Architecture,
+    scaling: Scaling | None,
+    averaged: bool = False,
+    quantize: bool = False,
+) -> bytes:
+    """The network of a checkpoint as a LiteRT flatbuffer from raw inputs to probabilities.
+
+    Its inputs are `images` (N, 48, 48, 1) float32 of 0…255 and, for a network with features, `features` (N, size)
+    float32. averaged: with the exponential moving average (EMA) of the weights. quantize: 8-bit weights, while
+    activations are still computed from floats.
+    """
+    with tf.Graph().as_default(), quiet(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, (None, IMAGE_SIZE, IMAGE_SIZE, 1), "images")
+        inputs = [images]
+        if network.features != "none":
+            inputs.append(tf.placeholder(tf.float32, (None, features.size(network.features)), "features"))
+        probabilities = tf.nn.softmax(build(images, inputs[-1], network, architecture, scaling, dropout=None))
+        ema = tf.train.ExponentialMovingAverage(0.0) if averaged else None
+        names = {ema.average_name(weight) if ema else weight.op.name: weight for weight in network_variables()}
+        tf.train.Saver(names).restore(session, checkpoint)
+        converter = tf.lite.TFLiteConverter.from_session(session, inputs, [probabilities])
+        if quantize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()
+
+
+def build(
+    faces: Tensor,
+    vectors: Tensor,
+    network: Network,
+    architecture: Architecture,
+    scaling: Scaling | None,
+    dropout: Dropout | None,
+    ema: Any = None,
+) -> Tensor:
+    """The network from raw inputs to logits (N, output_size); with `dropout` in training, without it in inference.
+
+    faces: (N, 48, 48, 1) float32 of 0…255. vectors: (N, size) float32. ema: TensorFlow's exponential moving average. A
+    second call in the same graph shares the weights of the first or, with `ema`, uses their averages.
+    """
+    layers = Layers(network.batch_norm_conv, network.batch_norm_fc, dropout)
+    if scaling is not None:
+        faces = (faces - scaling.pixel_mean) / scaling.pixel_deviation
+
+    def averaged(getter: Any, name: str, *arguments: Any, **keywords: Any) -> Tensor:  # in place of each weight
+        return ema.average(getter(name, *arguments, **keywords))
+
+    with tf.variable_scope("network", reuse=tf.AUTO_REUSE, custom_getter=averaged if ema else None):
+        layer = architecture.build(layers, faces)
+        if network.features != "none":
+            if scaling is not None:
+                vectors = (vectors - scaling.feature_means) / scaling.feature_deviations
+            layer = layers.fully_connected(layer, architecture.joint, "image_joint")
+            vectors = layers.fully_connected(vectors, FEATURE_UNITS, "feature_dense")
+            vectors = layers.fully_connected(vectors, architecture.joint, "feature_joint")
+            layer = tf.concat([layer, vectors], axis=1)
+        return tflearn.fully_connected(layer, network.output_size, scope="logits")
+
+
+def network_variables() -> list[Any]:
+    """The weights of the network that the current graph holds, with batch normalization's averages."""
+    return tf.global_variables("network/")
+
+
+def smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
+    """One-hot labels (N, classes) of which `share` is spread evenly (Szegedy et al., CVPR 2016)."""
+    return tf.one_hot(labels, classes) * (1 - share) + share / classes
+
+
+def mixed(alpha: float, seed: int, step: Any, *batches: Tensor) -> list[Tensor]:
+    """Mixup (Zhang et al., ICLR 2018): each batch with its own reverse, in a share drawn from Beta(alpha, alpha).
+
+    The share depends on the seed and the step alone.
+    """
+    seeds = tf.stack([tf.constant(seed * 1000 + 999, tf.int64), tf.cast(step, tf.int64)])
+    first, second = tf.unstack(tf.random.stateless_gamma([2], seeds, alpha))  # their share is Beta's
+    share = first / (first + second)
+    return [share * batch + (1 - share) * tf.reverse(batch, [0]) for batch in batches]
+
+
+def learning_rate(hyperparams: Hyperparams, step: Any, steps: int) -> Tensor:
+    """The schedule's learning rate at `step` of `steps`."""
+    warmup = hyperparams.warmup_steps
+    after = tf.maximum(tf.cast(step, tf.float32) - warmup, 0)
+    if hyperparams.schedule == "cosine":  # Loshchilov and Hutter, ICLR 2017, without restarts
+        share = tf.minimum(after / max(1, steps - warmup), 1)
+        rate = hyperparams.learning_rate * (1 + tf.cos(math.pi * share)) / 2
+    else:
+        rate = tf.train.exponential_decay(
+            hyperparams.learning_rate, after, hyperparams.decay_step, hyperparams.learning_rate_decay, staircase=True
+        )
+    return rate * tf.minimum((tf.cast(step, tf.float32) + 1) / warmup, 1) if warmup else rate
+
+
+def optimizer(hyperparams: Hyperparams, rate: Tensor) -> Any:
+    """TFLearn's optimizer of that name."""
+    parameter = hyperparams.optimizer_param
+    optimizers = {
+        "momentum": lambda: tflearn.Momentum(rate, momentum=parameter),
+        "nesterov": lambda: tflearn.Nesterov(rate, momentum=parameter),
+        "adam": lambda: tflearn.Adam(rate, beta1=parameter),
+        "rmsprop": lambda: tflearn.RMSProp(rate, decay=parameter),
+        "adagrad": lambda: tflearn.AdaGrad(rate),
+        "adadelta": lambda: tflearn.AdaDelta(rate, rho=parameter),
+    }
+    return optimizers[hyperparams.optimizer]().get_tensor()

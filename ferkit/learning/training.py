@@ -1,0 +1,273 @@
+"""Training: epoch after epoch, until the best one is saved.
+
+state = train(Run(dataset, architecture, network, hyperparams, training))
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ferkit import saved_model
+from ferkit.data.dataset import Split
+from ferkit.errors import UserError
+from ferkit.files import check_writable, whole_file
+from ferkit.learning import plots
+from ferkit.learning.augmentation import augment
+from ferkit.learning.calibration import best_temperature
+from ferkit.learning.checkpoints import Checkpoints
+from ferkit.learning.distillation import find_teacher
+from ferkit.learning.run import Diverged, Run, State, check_steps, uses_bfloat16
+from ferkit.learning.scaling import Scaling
+from ferkit.provenance import made_with
+from ferkit.settings import Hyperparams, Network, Training
+
+if TYPE_CHECKING:  # TensorFlow is slow to import
+    from ferkit.learning.graph import TrainingGraph
+
+VALIDATION_BATCH = 256
+
+
+def check_places(training: Training) -> None:
+    """Raises UserError where something could not be written after hours of training."""
+    if Path(training.save_model_path).is_dir():
+        raise UserError(
+            f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
+        )
+    path = Path(training.save_model_path)
+    saved_model.check_replaced(path)
+    for place in (path.parent, Path(training.checkpoint_folder), Path(training.logs_folder)):
+        check_writable(place)
+
+
+def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
+    """Raises UserError when the saved model would replace its teacher, which a resumption needs."""
+    place, teacher = Path(training.save_model_path), Path(find_teacher(hyperparams.teacher))
+    saved = hyperparams.teacher_share > 0 and training.save_model
+    if saved and place.exists() and teacher.exists() and place.samefile(teacher):
+        raise UserError(f"the teacher {teacher} would be replaced: name another --model_path")
+
+
+def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] | None = None) -> State:
+    """Trains a network and saves the best epoch's; on Ctrl-C or divergence, the best of the finished epochs'.
+
+    after_epoch: told of each finished epoch.
+    Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
+    training, when another process trains in the same checkpoint folder, and when the loss is no number any more.
+    """
+    run.dataset.check(run.network.features, run.network.output_size)
+    check_steps(run)
+    learn = run.dataset.load("Training", run.network.features)
+    has_validation = "PublicTest" in run.dataset.counts
+    validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
+    checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
+    with checkpoints.alone():
+        state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
+        return _train(run, state, checkpoints, learn, validation, after_epoch)
+
+
+def _train(
+    run: Run,
+    state: State,
+    checkpoints: Checkpoints,
+    learn: Split,
+    validation: Split | None,
+    after_epoch: Callable[[State], None] | None,
+) -> State:
+    """What `train` does once the checkpoint folder is its own."""
+    from ferkit.learning.graph import TrainingGraph  # TensorFlow is slow to import
+
+    scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
+    graph = TrainingGraph(run.network, run.architecture, run.hyperparams, scaling, run.training.seed, run.steps)
+    with graph.session(uses_bfloat16(run.training)) as session:
+        if state.history:
+            checkpoints.restore(graph, session, state)
+            left = run.training.epochs - len(state.history)
+            print(f"Resuming after epoch {len(state.history)}, {left} left to train")
+        faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
+        print(f"Training model {run.network.model} on {faces}, features: {run.network.features}")
+        if validation is None:
+            print("No PublicTest split to choose an epoch by: the last epoch is kept")
+        try:
+            for epoch in range(len(state.history) + 1, run.training.epochs + 1):
+                row = train_epoch(run, graph, session, learn, validation, epoch)
+                longer = dataclasses.replace(state, history=[*state.history, row])
+                checkpoints.write(graph, session, longer)
+                state = longer  # only now: an epoch counts once its weights are on disk
+                checkpoints.tidy(state)
+                write_logs(Path(run.training.logs_folder) / state.log, state)
+                if after_epoch is not None:
+                    after_epoch(state)
+        except (KeyboardInterrupt, Diverged):
+            if state.history and run.training.save_model:
+                print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
+                save(run, state, checkpoints, scaling, validation)
+            raise
+    if run.training.save_model:
+        save(run, state, checkpoints, scaling, validation)
+    plots.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
+    return state
+
+
+def train_epoch(
+    run: Run, graph: "TrainingGraph", session: Any, learn: Split, validation: Split | None, epoch: int
+) -> dict[str, float]:
+    """One pass over the training set and one over the validation set; returns the history's row."""
+    started = time.perf_counter()
+    loss_sum = accuracy_sum = 0.0
+    name = f"Epoch {epoch}/{run.training.epochs}"
+    with tqdm(batches(run, learn, epoch), desc=name, total=run.steps_per_epoch, unit="step") as progress:
+        for count, (batch, taught) in enumerate(progress, 1):
+            feed = {graph.images: batch.images, graph.features: batch.features, graph.labels: batch.labels}
+            if taught is not None:
+                feed[graph.taught] = taught
+            _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss became {loss} in epoch {epoch}: try a lower --learning_rate")
+            loss_sum += float(loss)
+            accuracy_sum += float(accuracy)
+            progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
+    validated = math.nan if validation is None else validate(graph, session, validation)
+    feed = {graph.images: learn.images[:VALIDATION_BATCH], graph.features: learn.features[:VALIDATION_BATCH]}
+    if not np.isfinite(session.run(graph.logits, feed)).all():  # a loss is of the weights before its step
+        raise Diverged(f"the weights are no numbers after epoch {epoch}: try a lower --learning_rate")
+    if validation is not None:
+        print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
+    return {
+        "epoch": epoch,
+        "loss": loss_sum / run.steps_per_epoch,
+        "accuracy": accuracy_sum / run.steps_per_epoch,
+        "validation_accuracy": validated,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndarray | None]]:
+    """The faces of each step, changed at random, and what the teacher makes of them where there is one.
+
+    Made while the step before is computed; from seed and epoch alone.
+    """
+    rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
+
+    def batch(step: int) -> tuple[Split, np.ndarray | None]:
+        random = np.random.default_rng((run.training.seed, epoch, step))
+        images, vectors = learn.images[rows[step]], learn.features[rows[step]]
+        images, vectors = augment(images, vectors, run.network.features, run.augmentation, random)
+        taught = run.teacher.probabilities(images, vectors) if run.teacher else None
+        return Split(images, vectors, learn.labels[rows[step]]), taught
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(batch, 0)
+        for step in range(len(rows)):
+            ready = ahead.result()
+            if step + 1 < len(rows):
+                ahead = pool.submit(batch, step + 1)
+            yield ready
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each step, from `seed` and `epoch` alone. What does not fill a batch sits this epoch out."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    steps = max(1, count // batch_size)
+    return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+
+
+def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
+    """Accuracy of the network as it is now."""
+    hits = 0
+    for start in range(0, len(split), VALIDATION_BATCH):
+        rows = slice(start, start + VALIDATION_BATCH)
+        feed = {graph.images: split.images[rows], graph.features: split.features[rows]}
+        hits += int((session.run(graph.predictions, feed) == split.labels[rows]).sum())
+    return hits / len(split)
+
+
+def log_name(network: Network) -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{network.model}_{network.features}"
+
+
+def write_logs(folder: Path, state: State) -> None:
+    """The history as `history.csv`, and its last row for TensorBoard."""
+    from ferkit.learning.tflearn_compat import tf
+
+    history = pd.DataFrame(state.history).astype({"epoch": int})
+    with whole_file(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+    row = state.history[-1]
+    values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in row.items() if tag != "epoch"]
+    with tf.summary.FileWriter(str(folder), filename_suffix=f".epoch-{int(row['epoch'])}") as writer:
+        writer.add_summary(tf.Summary(value=values), int(row["epoch"]))
+
+
+def save(run: Run, state: State, checkpoints: Checkpoints, scaling: Scaling | None, validation: Split | None) -> None:
+    """Writes the best epoch's network with its facts to the saved model."""
+    from ferkit.learning.graph import inference_flatbuffer
+
+    epoch, facts = int(state.best["epoch"]), facts_of(run, state)
+    weights = str(checkpoints.weights(state, epoch))
+    averaged = run.hyperparams.ema_decay > 0
+    flatbuffer = inference_flatbuffer(weights, run.network, run.architecture, scaling, averaged)
+    accuracy = accuracy_of(flatbuffer, facts, validation)
+    if run.training.quantize:
+        facts["validation_accuracy_unquantized"] = accuracy
+        flatbuffer = inference_flatbuffer(weights, run.network, run.architecture, scaling, averaged, quantize=True)
+        accuracy = accuracy_of(flatbuffer, facts, validation)
+        if accuracy is not None:
+            before = facts["validation_accuracy_unquantized"]
+            print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
+    smoothing = run.hyperparams.label_smoothing * (1 - run.hyperparams.teacher_share)  # a teacher's are not smoothed
+    facts |= calibration_of(flatbuffer, facts, validation, smoothing)
+    path = run.training.save_model_path
+    saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
+    reached = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+    print(f"Saved epoch {epoch}{reached}: {path} ({len(flatbuffer) / 1e6:.0f} MB)")
+
+
+def facts_of(run: Run, state: State) -> dict[str, Any]:
+    """What the saved model carries besides its network: how to use it, and how it came about."""
+    return {
+        "expressions": list(run.dataset.expressions),
+        "features": run.network.features,
+        "feature_provenance": run.dataset.feature_provenance(run.network.features),
+        "network": dataclasses.asdict(run.network),
+        "hyperparams": dataclasses.asdict(run.hyperparams),
+        "augmentation": dataclasses.asdict(run.augmentation),
+        "training": dataclasses.asdict(run.training),
+        **run.teacher_facts,
+        "bfloat16": uses_bfloat16(run.training),
+        "epochs_finished": len(state.history),
+        "best_epoch": int(state.best["epoch"]),
+        "seconds": sum(row["seconds"] for row in state.history),
+        "dataset": run.dataset.facts,
+        **made_with("tensorflow", "tflearn", "ai-edge-litert"),
+    }
+
+
+def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:
+    """Accuracy of the very thing that is saved, or None without a split to measure it on."""
+    if split is None:
+        return None
+    probabilities = saved_model.SavedModel(flatbuffer, facts).predict(split.images, split.features)
+    return float((probabilities.argmax(axis=1) == split.labels).mean())
+
+
+def calibration_of(flatbuffer: bytes, facts: dict, split: Split | None, smoothing: float) -> dict[str, float]:
+    """The facts that make the model's confidence fit its accuracy on `split`, with and without augmentation."""
+    facts = {**facts, "label_smoothing": smoothing}
+    if split is None:
+        return {"label_smoothing": smoothing}
+    model = saved_model.SavedModel(flatbuffer, facts)
+    temperatures = {
+        name: best_temperature(model.predict(split.images, split.features, augmented), split.labels)
+        for name, augmented in (("temperature", False), ("temperature_augmented", True))
+    }
+    return {"label_smoothing": smoothing, **temperatures}

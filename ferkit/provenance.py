@@ -1,0 +1,34 @@
+"""Where a result comes from: the commit of the code and the versions of the packages."""
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]  # of the repository, where the code lies in one
+
+
+def made_with(*packages: str) -> dict[str, Any]:
+    """Versions, commit and time of now, as a saved model keeps them."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "commit": commit(),
+        "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def commit(root: Path = ROOT) -> str | None:
+    """The commit of the code, with "-dirty" when a module was changed since; None outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+
+    try:
+        name = git("describe", "--always")
+        # Of Python files in any folder: results grow while a training runs.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(glob)**/*.py")
+    except OSError:
+        return None
+    return f"{name}-dirty" if changed else name or None

@@ -1,0 +1,141 @@
+"""Recognition of the expression of every face in a picture, by a saved model.
+
+recognizer = Recognizer()
+for face in recognizer.recognize(frame):  # BGR (H, W, 3) uint8, as OpenCV gives it
+    print(face.expression, face.confidence, face.box, face.probabilities)
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ferkit import features, saved_model
+from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR
+from ferkit.errors import UserError
+from ferkit.flags import override
+from ferkit.settings import DatasetPaths, Training, VideoPredictor, check
+from ferkit.vision.boxes import Box
+from ferkit.vision.cropping import crop_face
+from ferkit.vision.detection import find_faces
+from ferkit.vision.pictures import as_bgr, grey
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """A face in a picture, with what the model says of its expression."""
+
+    box: Box
+    expression: str
+    confidence: float  # probability of `expression`
+    probabilities: dict[str, float]  # of every expression
+
+    @classmethod
+    def of(cls, box: Box, probabilities: dict[str, float]) -> "Face":
+        """The face with the likeliest of its expressions."""
+        expression = max(probabilities, key=probabilities.__getitem__)
+        return cls(box, expression, probabilities[expression], probabilities)
+
+
+class Recognizer:
+    """A saved model at work on pictures. One recognizer serves any number of threads, and forked processes.
+
+    model_path: by default `best_model/saved_model.bin` in the working directory or, where there is none, the shipped
+    model. settings: how faces are found, cropped and recognized.
+
+    All it knows of the network, of its features and of the names and order of the expressions it reads from the saved
+    model. Raises UserError when the model cannot be used, when the landmark predictor is not the one that the model was
+    trained with, and for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path | None = None,
+        settings: VideoPredictor = VideoPredictor(),  # noqa: B008 it cannot be changed
+        shape_predictor_path: str = SHAPE_PREDICTOR,
+    ):
+        check(settings)
+        self.model_path = model_to_use() if model_path is None else Path(model_path)
+        self.model = saved_model.load(self.model_path)
+        self.settings = settings
+        self.shape_predictor_path = shape_predictor_path
+        if features.provenance(self.model.features, shape_predictor_path) != self.model.feature_provenance:
+            raise UserError(
+                f"{self.model_path} was trained on features computed otherwise (another landmark predictor?): "
+                "set DATASET.shape_predictor_path to the one it was trained with, or train again"
+            )
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Names of the expressions, in the order of the model's probabilities."""
+        return self.model.expressions
+
+    def recognize(self, image: np.ndarray) -> list[Face]:
+        """The faces in a picture, left to right.
+
+        The picture is BGR (H, W, 3) uint8, or another form that `as_bgr` takes: grey, BGRA, uint16, floats from 0 to 1.
+        One of 48×48 pixels is a face itself. Raises ValueError for anything else.
+        """
+        image = as_bgr(image)
+        if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+            return self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [grey(image)])
+        boxes = self.find(image)
+        return self.classify(boxes, [crop_face(image, box, self.settings.margin) for box in boxes])
+
+    def find(self, image: np.ndarray) -> list[Box]:
+        """The boxes of the faces in a BGR picture, left to right."""
+        settings = self.settings
+        return find_faces(image, settings.detector, settings.detection_confidence, settings.small_faces)
+
+    def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
+        """The expressions of 48×48 grey uint8 faces, in one run of the network."""
+        if not crops:
+            return []
+        faces = np.stack(crops)
+        vectors = self.features_of(faces)
+        rows = self.model.predict(faces, vectors, self.settings.test_time_augmentation)
+        return [
+            Face.of(box, dict(zip(self.expressions, map(float, row), strict=True)))
+            for box, row in zip(boxes, rows, strict=True)
+        ]
+
+    def features_of(self, faces: np.ndarray) -> np.ndarray:
+        """What the network is given besides the pixels of `faces`: (N, 48, 48) uint8 -> (N, size) float32."""
+        return features.extract(faces, self.model.features, self.shape_predictor_path)
+
+    def warm_up(self) -> None:
+        """Loads what is loaded when first needed, so that the first picture takes no longer than the others."""
+        self.find(np.zeros((480, 640, 3), np.uint8))
+        self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
+
+
+def model_to_use(trained: str | Path | None = None) -> Path:
+    """The model at `trained`, by default `best_model/saved_model.bin`; as long as there is none, the shipped one."""
+    path, shipped = Path(trained or Training().save_model_path), saved_model.shipped()
+    return shipped if not path.exists() and shipped.exists() else path
+
+
+def from_flags(
+    arguments: argparse.Namespace, settings: VideoPredictor, dataset: DatasetPaths, training: Training
+) -> Recognizer:
+    """The recognizer that the flags of `flags.add_model_flags` choose. Says so when it is the shipped model."""
+    given, path = arguments.model_path, training.save_model_path
+    chosen = Path(given) if given is not None else model_to_use(path)
+    if given is None and chosen != Path(path):
+        print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
+    recognizer = Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
+    if settings.emotions not in (EMOTIONS, recognizer.expressions):
+        print(
+            f"note: VIDEO_PREDICTOR.emotions is {', '.join(settings.emotions)}, but the model was trained on "
+            f"{', '.join(recognizer.expressions)}: the model's names are used",
+            file=sys.stderr,
+        )
+    return recognizer
+
+
+def label(face: Face, show_confidence: bool) -> str:
+    """What is written beside a face: `Happy 97%`."""
+    return f"{face.expression} {face.confidence:.0%}" if show_confidence else face.expression

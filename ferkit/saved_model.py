@@ -1,0 +1,175 @@
+"""The saved model: one file with the network and its facts, run by LiteRT without TensorFlow.
+
+    model = load("best_model/saved_model.bin")
+    model.facts["expressions"]
+    model.predict(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) probabilities
+
+The file is a LiteRT (TensorFlow Lite) flatbuffer with a zip archive of `facts.json` appended, the way TensorFlow
+Lite's own metadata is: any LiteRT tool reads the network, any zip tool the facts.
+"""
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE, SHIPPED_MODEL
+from ferkit.errors import UserError
+from ferkit.files import whole_file
+from ferkit.interpreter import SharedInterpreter
+from ferkit.settings import upgraded
+from ferkit.transforms import average_over_views
+
+FORMAT = 1
+FACTS = "facts.json"
+BATCH = 64  # faces in one run: more would not be faster, and would take more memory
+
+
+class SavedModel:
+    """A loaded model: its facts, and its network ready to run. Any number of threads may share it."""
+
+    def __init__(self, network: bytes, facts: dict[str, Any], threads: int | None = None):
+        self.facts = facts
+        self.expressions: tuple[str, ...] = tuple(facts["expressions"])
+        self.features: str = facts["features"]
+        self.feature_provenance: dict[str, dict[str, Any]] = facts["feature_provenance"]  # see features.provenance
+        # Calibration makes confidence mean something: see without_smoothing and at_temperature.
+        self.smoothing = float(facts.get("label_smoothing", 0.0))
+        self.temperature = float(facts.get("temperature", 1.0))
+        self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
+        self._network = SharedInterpreter(network, threads)
+        self._inputs = [details["name"] for details in self._network.inputs]
+        sizes = {details["name"]: int(details["shape"][-1]) for details in self._network.inputs}
+        self._vector_size = sizes.get("features", 0)
+        outputs = int(self._network.outputs[0]["shape"][-1])
+        if not all(0 < temperature < math.inf for temperature in (self.temperature, self.temperature_augmented)):
+            raise ValueError(f"its temperatures are {self.temperature} and {self.temperature_augmented}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"its label_smoothing is {self.smoothing}")
+        if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
+            raise ValueError("its facts are not those of its network")
+
+    def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
+        """Probabilities of the expressions, calibrated. augmented: averaged over views of each face.
+
+        faces: (N, 48, 48) uint8. vectors: (N, size) float32 as features.extract gives them; size 0 for a model of raw
+        pixels. Returns (N, K) float32. Raises ValueError for faces or vectors of another shape.
+        """
+        if faces.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE) or faces.dtype != np.uint8:
+            raise ValueError(f"faces must be (N, {IMAGE_SIZE}, {IMAGE_SIZE}) uint8, not {faces.shape} {faces.dtype}")
+        if vectors.shape != (len(faces), self._vector_size):
+            raise ValueError(f"vectors must be ({len(faces)}, {self._vector_size}), not {vectors.shape}")
+        if augmented:
+            probabilities = average_over_views(self._run_all, faces, vectors, self.features)
+        else:
+            probabilities = self._run_all(faces, vectors)
+        temperature = self.temperature_augmented if augmented else self.temperature
+        return at_temperature(without_smoothing(probabilities, self.smoothing), temperature)
+
+    def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
+        none = np.zeros((0, len(self.expressions)), np.float32)
+        return np.concatenate([none, *(self._run(faces[batch], vectors[batch]) for batch in batches)])
+
+    def _run(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        arrays = {
+            "images": faces[..., None].astype(np.float32),
+            "features": np.ascontiguousarray(vectors, np.float32),
+        }
+        return self._network.run([arrays[name] for name in self._inputs])[0]
+
+
+def check_replaced(path: Path, machine: bool = False) -> None:
+    """Raises UserError where saving a model at `path` would replace a file that is something else.
+
+    machine: a support vector machine's, which train_svm.py saves, instead of a network's.
+    """
+    if not path.exists():
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read(FACTS))
+    except Exception:  # damaged, an archive can raise nearly anything
+        facts = None
+    if not isinstance(facts, dict) or (facts.get("model") == "SVM") != machine:
+        kind = "support vector machine" if machine else "network"
+        raise UserError(f"{path} is no saved {kind} and would be replaced: name another --model_path, or delete it")
+
+
+def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Of the labels themselves (N, K), where a network learned labels of which `share` was spread over all classes.
+
+    Such a network never says more than 1 - share, however sure it may be. None becomes less than 0.0001.
+    """
+    if share == 0:
+        return probabilities
+    hard = np.maximum((probabilities - share / probabilities.shape[1]) / (1 - share), np.float32(1e-4))
+    return hard / hard.sum(axis=1, keepdims=True)
+
+
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What softmax gives (N, K) when its inputs are divided by `temperature` first (Guo et al., ICML 2017)."""
+    if temperature == 1:
+        return probabilities
+    sharpened = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)  # no row underflows
+    return sharpened / sharpened.sum(axis=1, keepdims=True)
+
+
+def save(path: str | Path, network: bytes, facts: dict[str, Any]) -> None:
+    """Writes the flatbuffer `network` and `facts` to one file.
+
+    The facts must have "expressions", "features" and "feature_provenance".
+    """
+    facts = {"format": FORMAT, **facts, "network_sha256": hashlib.sha256(network).hexdigest()}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as appendix:
+        appendix.writestr(FACTS, json.dumps(facts, indent=2, ensure_ascii=False))
+    with whole_file(path) as temporary:
+        temporary.write_bytes(network + archive.getvalue())
+
+
+def load(path: str | Path, threads: int | None = None) -> SavedModel:
+    """The model saved at `path`. Raises UserError when there is none, or the file is not whole or not a saved model.
+
+    threads: how many the network runs on; all cores by default.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no trained model at {path}: run 'python train.py --train=yes', or set TRAINING.save_model_path"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as appendix:
+            facts = upgraded(json.loads(appendix.read(FACTS)))
+            if facts.get("model") == "SVM":
+                raise UserError(
+                    f"{path} is a support vector machine: only 'python -m experiments.train_svm --train=no' uses it"
+                )
+            network = content[: appendix.getinfo(FACTS).header_offset]
+        if facts["format"] != FORMAT:
+            raise UserError(f"{path} was saved by another version of this toolkit: train again")
+        if hashlib.sha256(network).hexdigest() != facts["network_sha256"]:
+            raise ValueError("its network is not the one that was saved")
+        return SavedModel(network, facts, threads)
+    except UserError:
+        raise
+    except Exception as error:  # damaged, the archive or the network can raise nearly anything
+        raise UserError(
+            f"{path} is not a whole saved model ({error}): copy it again, or delete it and train"
+        ) from error
+
+
+def shipped() -> Path:
+    """Where the shipped model is: beside the code in the repository, inside the package where pip installed it."""
+    package = Path(__file__).resolve().parent
+    places = (package.parent / SHIPPED_MODEL, package / SHIPPED_MODEL)
+    return next((path for path in places if path.is_file()), places[0])

@@ -1,0 +1,1 @@
+"""The hyperparameter search, on one machine and across machines."""

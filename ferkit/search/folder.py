@@ -1,0 +1,51 @@
+"""The folder of a search, which belongs to one search and to one process at a time."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferkit.errors import UserError
+from ferkit.files import lock, whole_file
+from ferkit.learning.configuration import TrainingSettings
+from ferkit.search import report
+from ferkit.search.local import STATE
+from ferkit.search.trials import Trial
+
+ORIGIN = "origin.txt"  # says of which search the results in the folder are
+HERE = "a search on this machine"
+
+
+@contextlib.contextmanager
+def own(folder: Path, origin: str) -> Iterator[bool]:
+    """Whether this process alone may write `folder`. Raises UserError when its files are another search's."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{folder.parent} is a file, not a folder: use another --search_folder") from error
+    with lock(folder) as locked:
+        known = origin_of(folder)
+        if known not in (None, origin):
+            raise UserError(f"{folder} is of {known}, not of {origin}: use another --search_folder")
+        yield locked
+
+
+def origin_of(folder: Path) -> str | None:
+    """Where the trials are of which `folder` has files; None without files."""
+    try:
+        return (folder / ORIGIN).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return HERE if (folder / STATE).exists() else None
+
+
+def write_search(
+    settings: dict[str, Any], trials: Sequence[Trial], usual: TrainingSettings, dataset: str, folder: Path, origin: str
+) -> None:
+    """Writes the files of the result, and prints what they are good for. For the arguments see training_command."""
+    with whole_file(folder / ORIGIN) as temporary:
+        temporary.write_text(f"{origin}\n", encoding="utf-8")
+    report.write_results(settings, trials, folder)
+    pictures = report.draw(settings, trials, folder)
+    if pictures:
+        print(f"Train with it: {report.training_command(settings, usual, dataset, folder)}")
+    print(f"Trials: {', '.join(str(path) for path in (folder / 'trials.csv', *pictures))}")

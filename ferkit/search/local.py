@@ -1,0 +1,79 @@
+"""A search on one machine: trial after trial, each of them on disk as soon as it is finished."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ferkit.errors import UserError
+from ferkit.processes import uninterrupted
+from ferkit.search import report
+from ferkit.search.space import parameters, suggest
+from ferkit.search.state import difference, read_state, write_state
+from ferkit.search.trial import run_trial
+from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, machine_failure
+
+STATE = "state.json"
+
+
+def search(
+    settings: dict[str, Any], max_evals: int, dataset: str, folder: Path, trial_command: Sequence[str]
+) -> list[Trial]:
+    """Trains trial after trial until there are `max_evals`; goes on with those that `folder` has.
+
+    dataset: its folder. trial_command: see trial.run_trial. Raises UserError when the folder's search is another one,
+    or damaged, and when trial after trial fails for one reason: a full disk, say, must not use up the search.
+    """
+    state = folder / STATE
+    known, trials = read_state(state) or (settings, [])
+    differs = difference(known, settings)
+    if differs:
+        raise UserError(f"the search in {folder} has {differs}: use that, or search under another --name")
+    if trials and len(trials) < max_evals:
+        print(f"Going on after trial {len(trials)}")
+    before = len(trials)
+    try:
+        while len(trials) < max_evals:
+            trial = try_next(settings, trials, max_evals, dataset, trial_command)
+            with uninterrupted():  # a trial that was reported is kept
+                trials.append(trial)
+                write_state(state, settings, trials)
+            report.write_results(settings, trials, folder)
+            reason = machine_failure(trials[before:])
+            if reason is not None and len(trials) < max_evals:
+                raise UserError(
+                    f"{FAILURES} trials in a row failed ({reason}): mend that, and the same command goes on, or search "
+                    "under another --name"
+                )
+    except KeyboardInterrupt:
+        counted = report.counted(len(trials))
+        print(f"\nStopped: {folder} keeps {counted}, the same command goes on", file=sys.stderr)
+        raise
+    return trials
+
+
+def try_next(
+    settings: dict[str, Any], trials: Sequence[Trial], max_evals: int, dataset: str, trial_command: Sequence[str]
+) -> Trial:
+    """Trains the next trial and says what became of it."""
+    number = len(trials) + 1
+    values = suggest(settings, trials, number)
+    chosen = parameters(settings, values)
+    print(f"Trial {number}/{max_evals}: {report.described(chosen)}", flush=True)
+    job = {"settings": settings, "parameters": chosen, "folder": dataset}
+    outcome = run_trial(
+        job, trial_command, lambda accuracies: settings["stop_early"] and is_hopeless(accuracies, trials)
+    )
+    trial = Trial(number, values, chosen, **dataclasses.asdict(outcome))
+    leader = best([*trials, trial])
+    print(f"Trial {number}/{max_evals}: {report.ending(trial, leader)}", flush=True)
+    return trial
+
+
+def kept(folder: Path) -> tuple[dict[str, Any], list[Trial]]:
+    """Settings and trials of the search in `folder`. Raises UserError when there is none."""
+    found = read_state(folder / STATE)
+    if found is None:
+        raise UserError(f"no search in {folder}: start one, or give its --name")
+    return found

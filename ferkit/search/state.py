@@ -1,0 +1,184 @@
+"""What decides a search, and how a search is kept on disk.
+
+settings = search_settings(run, OPTIMIZER)
+write_state(path, settings, trials)
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferkit.errors import UserError, in_short
+from ferkit.files import whole_file
+from ferkit.flags import shown
+from ferkit.learning.run import Run, check_steps
+from ferkit.search.space import RANGES, parameters, space
+from ferkit.search.trials import Trial, check_trial
+from ferkit.settings import (
+    OPTIMIZERS,
+    Augmentation,
+    Hyperparams,
+    Network,
+    Optimizer,
+    Training,
+    check,
+    upgraded,
+    with_values,
+)
+
+FORMAT = 1
+TRAINED = ("epochs", "seed", "bfloat16")  # the fields of Training that decide a search
+
+
+# --- what decides a search -------------------------------------------------------------------------------------------
+
+
+def search_settings(run: Run, optimizer: Optimizer) -> dict[str, Any]:
+    """All that decides a search's outcome, as JSON has it. Raises UserError for a search that cannot work.
+
+    run: what each trial trains, whose searched hyperparameters are left out.
+    """
+    check_search(run, optimizer)
+    space = {name: getattr(optimizer, name) for name in ("optimizer", *RANGES)}
+    space["optimizer"] = optimizer.optimizer or (run.hyperparams.optimizer,)
+    if run.hyperparams.schedule == "cosine":
+        del space["learning_rate_decay"]  # without effect
+    fixed = {name: value for name, value in dataclasses.asdict(run.hyperparams).items() if name not in space}
+    if len(space["optimizer"]) == 1:
+        (fixed["optimizer"],) = space["optimizer"]
+    training = {name: getattr(run.training, name) for name in TRAINED}
+    settings = {
+        "network": dataclasses.asdict(run.network),
+        "hyperparams": fixed,
+        "augmentation": dataclasses.asdict(run.augmentation),
+        "training": training,
+        "samples": optimizer.samples,
+        "space": space,
+        "random_trials": optimizer.random_trials,
+        "stop_early": optimizer.stop_early,
+        "dataset": run.dataset.fingerprint,
+        "feature_provenance": run.dataset.feature_provenance(run.network.features),
+        **run.teacher_facts,
+    }
+    return json.loads(json.dumps(settings))  # tuples become lists: it compares equal to what is read back
+
+
+def check_search(run: Run, optimizer: Optimizer) -> None:
+    """Raises UserError unless the search's settings, the space from end to end, and the dataset can be used."""
+    check(optimizer)
+    names = optimizer.optimizer
+    known = isinstance(names, tuple | list) and all(name in OPTIMIZERS for name in names)
+    if not known or len(set(names)) < len(names):
+        raise UserError(f"OPTIMIZER.optimizer is {names!r}: it must be a tuple of {', '.join(OPTIMIZERS)}, each once")
+    for name in RANGES:
+        bounds = getattr(optimizer, name)
+        if not _are_bounds(bounds):
+            raise UserError(f"OPTIMIZER.{name} is {bounds!r}: it must be (lowest, highest)")
+        for bound in bounds:
+            try:
+                end = dataclasses.replace(run.hyperparams, **{name: bound})
+                check(end)
+            except UserError as error:
+                raise UserError(f"OPTIMIZER.{error}") from error
+    for split, purpose in (("Training", "learn from"), ("PublicTest", "choose by")):
+        if split not in run.dataset.counts:
+            raise UserError(f"{run.dataset.folder} has no {split} split to {purpose}: convert a source that has one")
+    run.dataset.check(run.network.features, run.network.output_size)
+    check_steps(dataclasses.replace(run, dataset=run.dataset.sampled(optimizer.samples, run.training.seed)))
+
+
+def _are_bounds(bounds: Any) -> bool:
+    two = isinstance(bounds, tuple | list) and len(bounds) == 2
+    return two and all(type(bound) in (int, float) for bound in bounds) and bounds[0] < bounds[1]
+
+
+def difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """In words, the first of the settings that differs between two searches."""
+    before, after = dict(_flat(was)), dict(_flat(now))
+    names = {**before, **after}
+    for name in sorted(names, key=lambda name: name not in before or name not in after):  # the others follow from these
+        if before.get(name) != after.get(name):
+            if name in ("dataset", "feature_provenance"):
+                return "another dataset"
+            return f"{name}={shown(before.get(name))}, not {shown(after.get(name))}"
+    return None
+
+
+def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if name == "space":
+            yield from ((f"OPTIMIZER.{part}", bounds) for part, bounds in value.items())
+        elif isinstance(value, dict) and name != "feature_provenance":
+            yield from value.items()
+        else:
+            yield name, value
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def understood(place: str) -> Iterator[None]:
+    """Turns whatever the code inside stumbles over in what a search has kept in `place` into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"{place} is damaged or of another version of this toolkit ({in_short(error)}), and left as it is: go on "
+            "with the version that began it, restore it, or search under another --name"
+        ) from error
+
+
+def check_kept(version: int, settings: dict[str, Any]) -> None:
+    """Raises an exception, of whatever kind, for settings that `settings_of` of this version does not make."""
+    if version != FORMAT:
+        raise ValueError(f"format {version}, not {FORMAT}")
+    with_values(Optimizer(), {name: settings[name] for name in ("samples", "random_trials", "stop_early")}, "search")
+    _ = settings["dataset"], settings["feature_provenance"]
+    for end in (0, -1):
+        searched = {name: bounds[end] for name, bounds in settings["space"].items()}
+        check(
+            _whole(Network(), settings["network"]),
+            _whole(Hyperparams(), {**searched, **settings["hyperparams"]}),
+            with_values(Training(), {name: settings["training"][name] for name in TRAINED}, "training"),
+            _whole(Augmentation(), settings["augmentation"]),
+        )
+    space(settings)
+
+
+def _whole(default: Any, values: dict[str, Any]) -> Any:
+    group = type(default).__name__.lower()
+    missing = {field.name for field in dataclasses.fields(default)} - values.keys()
+    if missing:
+        raise ValueError(f"no {', '.join(sorted(missing))} in {group}")
+    return with_values(default, values, group)
+
+
+def write_state(path: Path, settings: dict[str, Any], trials: Sequence[Trial]) -> None:
+    """Settings and finished trials as JSON, which appears whole."""
+    state = {"format": FORMAT, "settings": settings, "trials": [dataclasses.asdict(trial) for trial in trials]}
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(state, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], list[Trial]] | None:
+    """Settings and finished trials; None when there is no file. Raises UserError when it is damaged."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    with understood(str(path)):
+        state = json.loads(text)
+        state["settings"] = upgraded(state["settings"])
+        check_kept(state["format"], state["settings"])
+        trials = [Trial(**trial) for trial in state["trials"]]
+        for number, trial in enumerate(trials, 1):
+            check_trial(trial)
+            if trial.number != number:
+                raise ValueError(f"trial {trial.number} in place of trial {number}")
+            if parameters(state["settings"], trial.values) != trial.parameters:
+                raise ValueError(f"trial {number} has other parameters than the space gives")
+        return state["settings"], trials

@@ -1,0 +1,184 @@
+"""One trial of a hyperparameter search: a training in a process of its own, whatever becomes of it.
+
+    outcome = run_trial({"settings": …, "parameters": {"learning_rate": 0.01}, "folder": …}, command, hopeless)
+
+The process gets its job as a line of JSON on stdin and answers with one for each epoch. Because it is another process,
+the memory of TensorFlow is free again after each trial, and the search outlives a trial that the system kills for its
+memory.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.learning.architecture import Architecture, find_architecture
+from ferkit.learning.run import Diverged, Run
+from ferkit.learning.training import train
+from ferkit.search.trials import DIVERGED
+from ferkit.settings import Augmentation, Hyperparams, Network, Training
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial; see trials.Trial."""
+
+    status: str
+    accuracies: list[float]
+    seconds: float
+    reason: str = ""
+
+
+def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[list[float]], bool]) -> Outcome:
+    """Trains in a process of its own, with its progress on stderr. It never raises for what goes wrong in there.
+
+    command: starts a process that calls `train_trial`, with the architectures that there are.
+    job: `settings` of the search, searched `parameters`, `folder` of the dataset. hopeless: told the accuracies after
+    each epoch but the last; if it answers yes, the trial is stopped.
+    """
+    started, accuracies, reason, stopped = time.monotonic(), [], "", False
+    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as place:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **_progress()},
+            start_new_session=True,  # Ctrl-C is the search's business
+        )
+        try:
+            _tell(process, {**job, "place": place})
+            for line in process.stdout:
+                message = json.loads(line)
+                reason = message.get("failed", reason)
+                if "accuracy" in message:
+                    accuracies.append(message["accuracy"])
+                    last = len(accuracies) == job["settings"]["training"]["epochs"]
+                    if not last and hopeless(accuracies):
+                        stopped = True
+                        process.kill()
+                        break
+        except BaseException:  # Ctrl-C above all
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+            with contextlib.suppress(BrokenPipeError):  # of what it died too early to read
+                process.stdin.close()
+            process.stdout.close()
+    seconds = time.monotonic() - started
+    if stopped:
+        return Outcome("stopped", accuracies, seconds)
+    if reason or status != 0 or not accuracies:
+        return Outcome("failed", accuracies, seconds, reason or _ending(status))
+    return Outcome("ok", accuracies, seconds)
+
+
+def _progress() -> dict[str, str]:
+    """tqdm's settings for the trial: an epoch's bar goes when it is full, and none is drawn into a file."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return {"TQDM_LEAVE": ""}
+    return {"TQDM_DISABLE": "1"}
+
+
+def _tell(process: subprocess.Popen, job: dict[str, Any]) -> None:
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()  # and left open: its end tells the trial that the search is gone
+    except BrokenPipeError:  # it has died already, which its status will say
+        pass
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        return f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"the process ended with exit status {status}"
+
+
+# --- in the process of the trial -------------------------------------------------------------------------------------
+
+
+def train_trial(architectures: Mapping[str, Architecture]) -> int:
+    """The process of a trial: reads its job from stdin, and writes what becomes of it to stdout."""
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a training prints would mix with the search's lines
+
+    def answer(**message: Any) -> None:
+        try:
+            print(json.dumps(message, allow_nan=False), file=messages, flush=True)
+        except BrokenPipeError:  # noticed before the thread below has noticed it
+            _end(job["place"])
+
+    def fail(reason: str) -> None:  # in which the place goes by one name, so that equal reasons are seen to be equal
+        answer(failed=reason.replace(job["place"], str(Path(job["place"]).with_name("trial"))))
+
+    line = sys.stdin.readline()
+    if not line:
+        return 1  # the search has gone before it told the job
+    job = json.loads(line)
+    threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
+    try:
+        run = run_of(job, architectures)
+        check_same(run, job["settings"], "the search")  # somebody may have converted anew since it began
+        train(run, after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
+    except Diverged as error:
+        fail(f"{DIVERGED}{error}")
+    except UserError as error:
+        fail(str(error))
+    except Exception as error:  # a trial may fail of anything
+        lines = str(error).strip().splitlines()
+        fail(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    return 0
+
+
+def run_of(job: dict[str, Any], architectures: Mapping[str, Architecture]) -> Run:
+    """The training of a job, which leaves nothing outside its `place`."""
+    settings, place = job["settings"], Path(job["place"])
+    dataset = open_dataset(job["folder"]).sampled(settings["samples"], settings["training"]["seed"])
+    training = Training(
+        **settings["training"],
+        save_model=False,
+        checkpoint_folder=str(place / "checkpoints"),
+        logs_folder=str(place / "logs"),
+    )
+    hyperparams = Hyperparams(**settings["hyperparams"], **job["parameters"])
+    network = Network(**settings["network"])
+    architecture = find_architecture(architectures, network.model)
+    return Run(dataset, architecture, network, hyperparams, training, Augmentation(**settings["augmentation"]))
+
+
+def check_same(run: Run, settings: dict[str, Any], search: str) -> None:
+    """Raises UserError unless `run` learns from what the search, which has these settings, began with."""
+    folder = run.dataset.folder
+    if run.dataset.fingerprint != settings["dataset"]:
+        raise UserError(f"{folder} is another dataset than that of {search}: convert the same one, or use --folder")
+    run.dataset.check(run.network.features, run.network.output_size)
+    if run.dataset.feature_provenance(run.network.features) != settings["feature_provenance"]:
+        raise UserError(f"the features in {folder} were computed otherwise than those of {search}: convert it again")
+    if run.teacher_facts.get("teacher") != settings.get("teacher"):
+        raise UserError(f"{run.hyperparams.teacher} is another teacher than that of {search}: copy it from there")
+
+
+def _end_with_search(place: str) -> None:
+    while os.read(0, 1):  # until the search closes its end, however it goes
+        pass
+    _end(place)
+
+
+def _end(place: str) -> NoReturn:
+    shutil.rmtree(place, ignore_errors=True)
+    os._exit(1)

@@ -1,0 +1,397 @@
+"""Every setting of the toolkit: its name, type, default, meaning, choices and range.
+
+The values that are in force stand in parameters.py, where users edit them; the defaults here are the same. The library
+never reads parameters.py: the scripts hand its values in.
+
+    settings = Hyperparams(learning_rate=0.01)
+    check(settings)  # raises UserError for a value outside its range
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SHIPPED_MODEL
+from ferkit.errors import UserError
+
+SOURCES_OF_SETTINGS = ("published", "ours", "taught")
+OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
+SCHEDULES = ("exponential", "cosine")
+
+# Names of settings and facts in files that earlier versions wrote, with the names that they have today.
+RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
+# Settings that did not exist in earlier trainings, with the values that leave those trainings as they were.
+ADDED: dict[str, Any] = {"teacher_share": 0.0}
+
+Settings = TypeVar("Settings")
+Choices = tuple[str, ...] | Callable[[], Iterable[str]]
+
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+TUPLES: dict[Any, str] = {float: "(0.5, 1.0)", str: "('first', 'second')"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values from `low` to `high`; a bound that is `open` does not belong to them."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    unit: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open or math.isinf(self.high) else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if math.isinf(self.high):
+            return f"above {self.low:g}{unit}" if self.low_open else f"{self.low:g} or more{unit}"
+        if not self.low_open and not self.high_open:
+            return f"from {self.low:g} to {self.high:g}{unit}"
+        if self.low_open and self.high_open:
+            return f"between {self.low:g} and {self.high:g}{unit}"
+        low = f"above {self.low:g}" if self.low_open else f"{self.low:g} or more"
+        high = {2**31: "2³¹"}.get(int(self.high), f"{self.high:g}")
+        return f"{low}, below {high}" if self.high_open else f"{low}, at most {high}"
+
+
+def above(low: float, at_most: float = math.inf) -> Range:
+    return Range(low, at_most, low_open=True)
+
+
+def at_least(low: float, below: float = math.inf) -> Range:
+    return Range(low, below, high_open=True)
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: Choices | None = None,
+    range: Range | None = None,
+    flags: tuple[str, ...] = (),
+) -> Any:
+    """A field of a dataclass of settings, with all that its flag and its checks need.
+
+    choices: the values of a text, or a function that lists them. range: the numbers that are allowed. flags: names of
+    its flag, where the field's own name is not the first or not the only one.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "range": range, "flags": flags})
+
+
+def _features() -> Iterable[str]:
+    from ferkit.features import FEATURES  # in a function: parameters.py has to be readable without NumPy
+
+    return FEATURES
+
+
+def _features_without_pixels() -> Iterable[str]:
+    return (name for name in _features() if name != "none")
+
+
+def _detectors() -> Iterable[str]:
+    from ferkit.vision.detection import DETECTORS
+
+    return DETECTORS
+
+
+# --- the settings ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where FER2013 is, and where its converted form goes."""
+
+    input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .xz, .zip, .tar.gz) or a folder of pictures")
+    folder: str = setting("fer2013_features", "the folder of the converted dataset")
+    shape_predictor_path: str = setting(
+        SHAPE_PREDICTOR, "dlib's 68 landmark predictor; the installed one is used when no file of this name is here"
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network is trained, and on what input."""
+
+    model: str = setting("B", "the architecture")  # its choices are the registry in model.py
+    features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=_features)
+    output_size: int = setting(7, "number of expressions; must be the dataset's", range=at_least(2))
+    standardize: bool = setting(False, "bring the inputs to mean 0 and deviation 1, inside the network")
+    batch_norm_conv: bool = setting(True, "batch normalization after each convolution")
+    batch_norm_fc: bool = setting(False, "batch normalization after each fully connected layer")
+
+
+@dataclass(frozen=True)
+class Hyperparams:
+    """How the weights are learned. The defaults are those of the published experiments."""
+
+    optimizer: str = setting("momentum", "the optimizer", choices=OPTIMIZERS)
+    optimizer_param: float = setting(
+        0.95, "momentum; beta1 of adam, decay of rmsprop, rho of adadelta; adagrad has none", range=at_least(0, 1)
+    )
+    learning_rate: float = setting(0.016, "the highest learning rate, reached after the warm-up", range=above(0))
+    schedule: str = setting("exponential", "how the learning rate falls; cosine: to 0 at the end", choices=SCHEDULES)
+    learning_rate_decay: float = setting(
+        0.864, "exponential: the rate is multiplied by this every decay_step steps", range=above(0, 1)
+    )
+    decay_step: int = setting(50, "exponential: steps between two decays of the learning rate", range=at_least(1))
+    warmup_steps: int = setting(0, "steps in which the learning rate first rises from 0", range=at_least(0))
+    keep_prob: float = setting(0.956, "share of activations that dropout keeps", range=above(0, 1))
+    weight_decay: float = setting(
+        0.0, "L2: the loss grows by half of this times the sum of the kernels' squares", range=at_least(0)
+    )
+    label_smoothing: float = setting(
+        0.0, "share of a label that is spread evenly over all expressions", range=at_least(0, 1)
+    )
+    teacher: str = setting(SHIPPED_MODEL, "knowledge distillation: a saved model to learn from")
+    teacher_share: float = setting(
+        0.0, "knowledge distillation: share of a label that is the teacher's probabilities; 0: none", range=Range(0, 1)
+    )
+    mixup: float = setting(
+        0.0, "mix faces in pairs, with a share drawn from Beta(mixup, mixup); 0: none", range=at_least(0)
+    )
+    ema_decay: float = setting(
+        0.0,
+        "decay of the exponential moving average (EMA) of the weights, which is then kept; 0: none",
+        range=at_least(0, 1),
+        flags=("ema_decay", "weight_averaging"),
+    )
+    batch_size: int = setting(128, "images in a training step", range=at_least(2))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How each face is changed at random, anew in every epoch. The published experiments did not do it."""
+
+    flip: bool = setting(False, "mirror every other face")
+    shift: float = setting(0.0, "move by up to this share of the side", range=Range(0, 0.5))
+    zoom: float = setting(0.0, "enlarge or shrink by up to this share", range=Range(0, 1))
+    rotation: float = setting(0.0, "turn by up to so many degrees", range=Range(0, 180))
+    contrast: float = setting(0.0, "scale the grey values around their mean by up to this share", range=Range(0, 1))
+    brightness: float = setting(0.0, "add up to this share of white", range=Range(0, 1))
+    erasing: float = setting(0.0, "with this probability, a rectangle of 2% to 20% becomes noise", range=Range(0, 1))
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long to train, and what is kept."""
+
+    settings: str = setting(
+        "published",
+        "whose settings; ours: OWN_SETTINGS of the model; taught: TAUGHT_SETTINGS too",
+        choices=SOURCES_OF_SETTINGS,
+    )
+    epochs: int = setting(13, "passes over the training set", range=at_least(1))
+    seed: int = setting(0, "makes a run repeatable", range=at_least(0, 2**31))
+    bfloat16: str = setting("auto", "bf16 arithmetic; auto: where the CPU has it", choices=("auto", "yes", "no"))
+    save_model: bool = setting(True, "keep the model of the best epoch")
+    save_model_path: str = setting(
+        "best_model/saved_model.bin", "the saved model", flags=("model_path", "save_model_path")
+    )
+    quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
+    checkpoint_folder: str = setting("checkpoints", "what --resume=yes goes on from")
+    logs_folder: str = setting("logs", "TensorBoard logs")
+
+
+@dataclass(frozen=True)
+class Svm:
+    """The support vector machine that the networks are compared with. Of several values PublicTest chooses one."""
+
+    features: str = setting(
+        "landmarks_hog_windows", "what it is given, without the pixels", choices=_features_without_pixels
+    )
+    components: int = setting(300, "principal components of the features that are kept, at most", range=at_least(1))
+    trial_faces: int = setting(
+        12000, "training faces that scaling, kernel and parameters are chosen with", range=at_least(1)
+    )
+    seed: int = setting(0, "which training faces those are", range=at_least(0, 2**31))
+    save_model_path: str = setting("best_svm/svm.npz", "the saved machine", flags=("model_path", "save_model_path"))
+    landmarks: tuple[str, ...] = setting(
+        ("crop", "face"), "as they are; or moved, turned and scaled to the face itself", choices=("crop", "face")
+    )
+    hog_weights: tuple[float, ...] = setting(
+        (0.5, 1.0, 3.0), "variance of all of the HOG, that of the landmarks being 1", range=above(0)
+    )
+    kernels: tuple[str, ...] = setting(("linear", "rbf"), "the kernel", choices=("linear", "rbf"))
+    penalties: tuple[float, ...] = setting((1.0, 3.0, 10.0), "the machine's C", range=above(0))
+    gammas: tuple[float, ...] = setting((0.1, 0.3), "gamma of the rbf kernel", range=above(0))
+
+
+@dataclass(frozen=True)
+class VideoPredictor:
+    """How faces are found, cropped and named in photographs and video."""
+
+    emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the dataset's labels")
+    detector: str = setting("blazeface", "what finds the faces", choices=_detectors)
+    detection_confidence: float = setting(
+        0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1", range=Range(0, 1, low_open=True, high_open=True)
+    )
+    small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
+    margin: float = setting(0.0, "widens the crop around a face by this share of its side", range=Range(0, 2))
+    test_time_augmentation: bool = setting(
+        False, "average over six views of each face, enlarged, shrunk, mirrored; slower"
+    )
+    show_confidence: bool = setting(True, "write the confidence beside the expression")
+    camera_source: int = setting(0, "number of the camera")
+    small_faces_in_video: bool = setting(False, "in video, seek such small faces too; some six times slower")
+    smoothing: float = setting(
+        0.5,
+        "seconds after which what a face showed counts a third; 0: only the newest frame counts",
+        range=Range(0, 60, unit="seconds"),
+    )
+    lost_face: float = setting(
+        0.5, "seconds for which a face that is not seen keeps its identity", range=Range(0, 60, unit="seconds")
+    )
+    window: bool = setting(True, "show the video in a window")
+    show_chart: bool = setting(False, "draw the probabilities of all expressions beside each face")
+    show_frame_rate: bool = setting(False, "write the frames per second into the corner")
+    snapshot_folder: str = setting("snapshots", "where the key 's' saves what the window shows")
+
+
+DAY = 86_400  # seconds
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The hyperparameter search: its space, from the lowest value to the highest, and how it goes."""
+
+    learning_rate: tuple[float, ...] = setting((1e-5, 0.1), "bounds, on a logarithmic scale")
+    learning_rate_decay: tuple[float, ...] = setting((0.5, 0.99), "bounds")
+    optimizer: tuple[str, ...] = setting((), "to choose from; without, the one that the settings of each trial have")
+    optimizer_param: tuple[float, ...] = setting((0.5, 0.99), "bounds")
+    keep_prob: tuple[float, ...] = setting((0.7, 0.99), "bounds")
+    max_evals: int = setting(20, "trials in all, with those of earlier calls", range=at_least(1))
+    random_trials: int = setting(
+        8, "trials with random parameters, before there is something to learn from", range=at_least(1)
+    )
+    samples: int = setting(0, "faces that a trial trains on, drawn from the training set; 0: all", range=at_least(0))
+    stop_early: bool = setting(False, "stop a trial that is worse than half of the others after as many epochs")
+    search_folder: str = setting("search", "where each search has its folder")
+    heartbeat: float = setting(
+        60.0,
+        "seconds of silence after which a worker counts as dead, and its trial is redone; stays a search's first",
+        range=Range(1, DAY),
+    )
+
+
+class Parameters(Protocol):
+    """What parameters.py defines. The scripts hand the module in where several of its values are needed."""
+
+    DATASET: DatasetPaths
+    NETWORK: Network
+    HYPERPARAMS: Hyperparams
+    AUGMENTATION: Augmentation
+    TRAINING: Training
+    SVM: Svm
+    VIDEO_PREDICTOR: VideoPredictor
+    OPTIMIZER: Optimizer
+    OWN_SETTINGS: dict[str, dict[str, Any]]
+    TAUGHT_SETTINGS: dict[str, Any]
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check(*groups: Any) -> None:
+    """Raises UserError for the first value of these settings that is outside its range or none of its choices."""
+    for settings in groups:
+        for item in dataclasses.fields(settings):
+            value, allowed = getattr(settings, item.name), wanted(item)
+            values = value if isinstance(value, tuple) else (value,)
+            if allowed is not None and not (values and all(_is_allowed(one, item) for one in values)):
+                raise UserError(f"{item.name} is {value}: it must be {allowed}")
+
+
+def _is_allowed(value: Any, item: dataclasses.Field[Any]) -> bool:
+    choices, range = choices_of(item), item.metadata.get("range")
+    return (choices is None or value in choices) and (range is None or value in range)
+
+
+def wanted(item: dataclasses.Field[Any]) -> str | None:
+    """The values that a field allows, in words; None where any value of its type will do."""
+    choices, range = choices_of(item), item.metadata.get("range")
+    several = typing.get_origin(item.type) is tuple
+    if choices is not None:
+        return f"one {'or more ' if several else ''}of {', '.join(choices)}"
+    if range is not None:
+        return f"one or more numbers {range}" if several else str(range)
+    return None
+
+
+def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
+    """The choices of a field; None where it has none."""
+    choices = item.metadata.get("choices")
+    if choices is None:
+        return None
+    return tuple(choices() if callable(choices) else choices)
+
+
+def check_types(settings: Any) -> None:
+    """Raises UserError when a value of `settings`, as parameters.py sets it, has another type than its field."""
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if typing.get_origin(item.type) is tuple:
+            kind = typing.get_args(item.type)[0]
+            fits = isinstance(value, tuple) and all(_fits(one, kind) for one in value)
+            needed = f"a tuple, like {TUPLES[kind]}"
+        else:
+            fits, needed = _fits(value, item.type), KINDS[item.type]
+            choices = choices_of(item)
+            if fits and choices and value not in choices:
+                fits, needed = False, f"one of {', '.join(choices)}"
+        if not fits:
+            raise UserError(f"parameters.py sets {item.name} to {value!r}: it must be {needed}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    is_integer_for_float = kind is float and type(value) is int and abs(value) <= sys.float_info.max
+    return type(value) is kind or is_integer_for_float
+
+
+# --- values from files -----------------------------------------------------------------------------------------------
+
+
+def read_settings(settings: Settings, path: str | Path) -> Settings:
+    """`settings` with the values that the JSON file at `path` has. Raises UserError for a file that does not fit."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is no JSON ({error}): it must look like {{"learning_rate": 0.01}}') from error
+    if not isinstance(values, dict):
+        raise UserError(f'{path} is no JSON object: it must look like {{"learning_rate": 0.01}}')
+    return with_values(settings, values, str(path))
+
+
+def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
+    """`settings` with the `values` of `source`. Raises UserError for a name, type or choice that does not exist."""
+    fields = {item.name: item for item in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    fitting: dict[str, Any] = {}
+    for name, value in renamed(values).items():
+        if name not in fields:
+            raise UserError(f"{source} sets '{name}', which does not exist: it can set {', '.join(fields)}")
+        kind, choices = fields[name].type, choices_of(fields[name])
+        if not _fits(value, kind):
+            raise UserError(f"{source} sets {name} to {json.dumps(value, default=repr)}: it must be {KINDS[kind]}")
+        fitting[name] = kind(value)  # type: ignore[operator]
+        if choices and value not in choices:
+            raise UserError(f"{source} sets {name} to '{value}': it must be one of {', '.join(choices)}")
+    return dataclasses.replace(settings, **fitting)  # type: ignore[type-var]
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` under today's names of the settings."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
+def upgraded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a file that an earlier version may have written, and the groups of settings among them, renamed."""
+    return {name: renamed(value) if isinstance(value, dict) else value for name, value in renamed(facts).items()}

@@ -1,0 +1,1 @@
+"""Video: reading frames, following faces from frame to frame, showing and recording them."""

@@ -1,0 +1,124 @@
+"""Who is who from frame to frame: every face of a video keeps a number, and expressions are averaged over time.
+
+tracker = Tracker(smoothing=0.5, lost_face=0.5)
+for frame in frames:
+    for number, face in tracker.update(frame, recognizer.recognize(frame.image)):
+        print(number, face.expression)  # as a Face of ferkit.recognition, its probabilities smoothed
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ferkit.recognition import Face
+from ferkit.video.source import Frame
+from ferkit.vision.boxes import Box
+
+_FARTHEST = 0.75  # how far a face may have moved since it was last seen, in sides of its box
+_LARGEST = 2.0  # how many times larger or smaller it may have become
+_THUMBNAIL = (32, 18)  # pixels, width and height: little enough that what moves in a scene changes few of them
+_CUT = 0.5  # difference of two frames' thumbnails (1 minus their correlation, nearly) from which they show two scenes
+_CUT_SECONDS = 0.11  # between two frames; over a longer time, or dropped frames, who moves changes as much as a cut
+_FLAT = 5.0  # grey levels by which a thumbnail differs from its mean when there is nothing in it but noise
+
+
+class Tracked(NamedTuple):
+    """A face with its identity. Numbers count up from 1 and are never given twice."""
+
+    number: int
+    face: Face
+
+
+@dataclass
+class _Track:
+    """What is known of one identity: its last box, and the average of all it showed."""
+
+    number: int
+    box: Box
+    seen: float  # seconds, of its last frame
+    sums: np.ndarray  # (K,) probabilities of all its frames, the older the smaller
+    weight: float  # the sum of those frames' weights
+
+    def add(self, face: Face, seconds: float, smoothing: float) -> None:
+        faded = math.exp(-(seconds - self.seen) / smoothing) if smoothing > 0 else 0.0
+        self.sums = self.sums * faded + list(face.probabilities.values())
+        self.weight = self.weight * faded + 1
+        self.box, self.seen = face.box, seconds
+
+    def smoothed(self, face: Face) -> Face:
+        averages = (self.sums / self.weight).tolist()
+        return Face.of(face.box, dict(zip(face.probabilities, averages, strict=True)))
+
+
+class Tracker:
+    """Gives the faces of successive frames their identities and smoothed probabilities.
+
+    A face is taken for the nearest one of before, if that lies near enough and was of like size. Where the scene
+    changes, all identities end: who appears where another was is nobody's continuation.
+
+    smoothing: seconds; a frame of that age has a third (1/e) of the newest one's weight in the average, whatever the
+    frame rate. lost_face: seconds without being found that an identity survives; one missed frame it always does.
+    """
+
+    def __init__(self, smoothing: float, lost_face: float):
+        self.smoothing = smoothing
+        self.lost_face = lost_face
+        self.count = 0  # identities so far
+        self._tracks: list[_Track] = []
+        self._times = (-math.inf, -math.inf)  # of the last two frames
+        self._number = -1  # of the last frame
+        self._thumbnail: np.ndarray | None = None
+
+    def update(self, frame: Frame, faces: Sequence[Face]) -> list[Tracked]:
+        """The frame's faces in the same order, with identities and smoothed probabilities."""
+        seconds = frame.seconds
+        if self._is_cut(frame):
+            self._tracks = []
+        earliest = min(self._times[0], seconds - self.lost_face)
+        self._times = (self._times[1], seconds)
+        self._number = frame.number
+        self._tracks = [track for track in self._tracks if track.seen >= earliest]
+        matches = self._match(faces)
+        tracked = []
+        for index, face in enumerate(faces):
+            track = matches.get(index)
+            if track is None:
+                self.count += 1
+                track = _Track(self.count, face.box, seconds, np.zeros(len(face.probabilities)), 0.0)
+                self._tracks.append(track)
+            track.add(face, seconds, self.smoothing)
+            tracked.append(Tracked(track.number, track.smoothed(face)))
+        return tracked
+
+    def _match(self, faces: Sequence[Face]) -> dict[int, _Track]:
+        """The track of each face that has one, by the face's place: as many as can be, then those nearest in sum."""
+        distances = np.array([[_distance(face.box, track.box) for track in self._tracks] for face in faces])
+        if distances.size == 0:
+            return {}
+        near = distances <= _FARTHEST
+        pairs = zip(*linear_sum_assignment(np.where(near, distances, distances.size)), strict=True)
+        return {int(index): self._tracks[place] for index, place in pairs if near[index, place]}
+
+    def _is_cut(self, frame: Frame) -> bool:
+        """Whether another scene begins: the frame's thumbnail hardly correlates with that of the one just before it."""
+        grey = cv2.cvtColor(cv2.resize(frame.image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+        new = grey - grey.mean(dtype=np.float32)
+        old, self._thumbnail = self._thumbnail, new
+        together = frame.number == self._number + 1 and frame.seconds - self._times[1] < _CUT_SECONDS
+        if old is None or not together:
+            return False
+        return float(np.square(new - old).sum() / (np.square(new) + np.square(old) + 2 * _FLAT**2).sum()) > _CUT
+
+
+def _distance(one: Box, other: Box) -> float:
+    """Between two boxes' middles, in their mean sides; infinite where their sizes are too unlike."""
+    if max(one.width, other.width) > _LARGEST * min(one.width, other.width):
+        return math.inf
+    right = one.x + one.width / 2 - other.x - other.width / 2
+    down = one.y + one.height / 2 - other.y - other.height / 2
+    return math.hypot(right, down) / ((one.width + other.width) / 2)

@@ -1,0 +1,69 @@
+"""Pictures in files and folders, and where their annotated copies go."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import imutils.paths
+
+from ferkit.errors import UserError
+from ferkit.vision.pictures import WRITTEN_SUFFIXES
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
+
+
+def pictures(path: str) -> list[str]:
+    """The file `path`, or the pictures inside the folder `path`, in the order of their names."""
+    if not Path(path).is_dir():
+        return [path]
+    listed = imutils.paths.list_files(path, PICTURE_SUFFIXES)
+    inside = sorted(file for file in listed if not Path(file).name.startswith("._"))  # macOS' companions of pictures
+    if not inside:
+        raise UserError(f"no picture in the folder {path}")
+    return inside
+
+
+def each_once(paths: Iterable[str]) -> list[str]:
+    """`paths` without those that name the same file again."""
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), path)  # unlike resolve(), of links in a circle too
+    return list(first.values())
+
+
+def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], output: str | None) -> dict[str, Path]:
+    """Where each picture's annotated copy goes: of a single file to `output`; else into that folder, laid out as in
+    the folder it came from, which gives its name where there are several.
+
+    albums: what the user gave, each with the pictures in it. Raises UserError where a copy would replace a picture that
+    is read, or another copy.
+    """
+    if output is None:
+        return {}
+    folders = [given for given in albums if Path(given).is_dir()]
+    if not folders and len(albums) == 1:
+        if Path(output).is_dir():
+            raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
+        outputs = {path: Path(output) for path in paths}
+    else:
+        if Path(output).is_file():
+            raise UserError(f"{output} is a file: for several pictures --output must be a folder")
+        outputs = {}
+        for given, album in albums.items():
+            below = Path(output) / Path(given).resolve().name if len(folders) > 1 else Path(output)
+            for path in album:
+                name = Path(path).relative_to(given) if given in folders else Path(Path(path).name)
+                writable = name.suffix.lower() in WRITTEN_SUFFIXES
+                outputs.setdefault(path, below / name if writable else below / f"{name}.png")
+        outputs = {path: outputs[path] for path in paths}
+    read = {os.path.realpath(path) for path in paths}
+    written: set[str] = set()
+    for path, place in outputs.items():
+        if place.suffix.lower() not in WRITTEN_SUFFIXES:
+            raise UserError(f"{place} has no suffix of a picture: use .jpg or .png")
+        if os.path.realpath(place) in read:
+            raise UserError(f"--output={output} would overwrite {place}, which is to be read: name another place")
+        if os.path.realpath(place) in written:
+            raise UserError(f"the copy of {path} would overwrite another in {place}: recognize them one after another")
+        written.add(os.path.realpath(place))
+    return outputs

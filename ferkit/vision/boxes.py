@@ -1,0 +1,27 @@
+"""Rectangles in a picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Box(NamedTuple):
+    """A rectangle in an image, in pixels from its left top corner. It may reach over the image's border."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def touches(box: Box, image: np.ndarray) -> bool:
+    """Whether a part of the box lies inside the image (H, W, …)."""
+    height, width = image.shape[:2]
+    return box.x < width and box.y < height and box.x + box.width > 0 and box.y + box.height > 0
+
+
+def common_area(one: Box, other: Box) -> int:
+    """The pixels that two boxes share."""
+    width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
+    height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
+    return max(0, width) * max(0, height)

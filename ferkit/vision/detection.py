@@ -1,0 +1,75 @@
+"""The registry of face detectors, and the search for faces with one of them.
+
+    boxes = find_faces(read_image("party.jpg"))
+
+A new detector is one new entry of `DETECTORS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ferkit.vision.boxes import Box, touches
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What finds faces, and how FER2013's crops lie around the boxes that it gives.
+
+    find: (BGR image (H, W, 3) uint8, **settings) -> boxes (N, 4) of x, y, width and height in pixels. It may be called
+    by several threads at a time.
+    crop_side: the side of FER2013's crop, in sides of the box. crop_shift: how far the crop's middle lies below that
+    of the box, in sides. benchmarks/benchmark_detection.py measures the medians of both.
+    settings: which of "confidence" and "small_faces" it takes.
+    """
+
+    find: Callable[..., np.ndarray]
+    crop_side: float
+    crop_shift: float
+    settings: tuple[str, ...] = ()
+
+    def crop_box(self, box: np.ndarray) -> Box:
+        """The square that FER2013 would have cut around a box of this detector."""
+        x, y, width, height = box
+        side = round(float(max(width, height)) * self.crop_side)
+        left = x + width / 2 - side / 2
+        top = y + height / 2 + self.crop_shift * height - side / 2
+        return Box(round(float(left)), round(float(top)), side, side)
+
+
+def _blazeface(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarray:
+    from ferkit.vision import blazeface  # here, so that the other detectors need no LiteRT
+
+    return blazeface.detect(image, confidence, small_faces)
+
+
+def _haar(image: np.ndarray) -> np.ndarray:
+    from ferkit.vision import haar
+
+    return haar.detect(image)
+
+
+DETECTORS: dict[str, Detector] = {
+    "blazeface": Detector(_blazeface, crop_side=1.19, crop_shift=-0.10, settings=("confidence", "small_faces")),
+    "haar": Detector(_haar, crop_side=1.05, crop_shift=0.0),
+}
+
+
+def find_faces(
+    image: np.ndarray, detector: str = "blazeface", confidence: float = 0.6, small_faces: bool = False
+) -> list[Box]:
+    """The faces in a BGR image (H, W, 3) uint8, left to right, each as the square that FER2013 would have cut.
+
+    detector: one of DETECTORS. BlazeFace leaves out faces it is less sure of than `confidence` (0 to 1), and sees
+    faces from 4% of the image's longer side, with `small_faces` from 2% in some six times the time. Haar has neither
+    setting. Raises ValueError for an unknown detector.
+    """
+    if detector not in DETECTORS:
+        raise ValueError(f"detector is '{detector}', not one of {', '.join(DETECTORS)}")
+    chosen = DETECTORS[detector]
+    settings: dict[str, Any] = {"confidence": confidence, "small_faces": small_faces}
+    found = chosen.find(image, **{name: settings[name] for name in chosen.settings})
+    boxes = [chosen.crop_box(box) for box in found]
+    return sorted(box for box in boxes if touches(box, image))

@@ -1,0 +1,118 @@
+"""Reading and writing pictures. An image is a BGR array (H, W, 3) uint8, as OpenCV's cameras and videos give it.
+
+image = read_image("party.jpg")
+write_image("copy.png", image)
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ferkit.errors import UserError
+from ferkit.files import whole_file
+
+WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_LONGEST_SIDE = 6000  # of an image once read, in pixels: 108 MB at most
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture as a BGR image, upright as its EXIF data says, transparent parts white, 16 bits scaled to 8.
+
+    Pictures with a side of more than 6000 pixels are scaled down to it. Raises `UserError` when the file is missing,
+    damaged, cut short or no picture: Pillow decodes, for it tells these apart and prints nothing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures and odd metadata; those really too large raise
+            with Image.open(path) as picture:
+                picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
+                rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"cannot read {path}: it is a folder") from error
+    except UnidentifiedImageError as error:
+        reason = "it is not a picture of a known format" if os.path.getsize(path) else "the file is empty"
+        raise UserError(f"cannot read {path}: {reason}") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"cannot read {path}: more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from error
+    except Exception as error:  # each format's decoder raises its own kinds on damaged data
+        reason = getattr(error, "strerror", None) or f"the picture is damaged or cut short ({error})"
+        raise UserError(f"cannot read {path}: {reason}") from error
+    return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
+
+
+def as_bgr(image: np.ndarray) -> np.ndarray:
+    """Any usual array of a picture as a BGR image (H, W, 3) uint8.
+
+    Takes grey (H, W) and (H, W, 1), BGR (H, W, 3) and BGRA (H, W, 4), whose transparent parts become white; values
+    may be uint8, uint16 (65535 is white) or floats from 0 to 1. Raises ValueError for anything else.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"the image must be a NumPy array, not {type(image).__name__}")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError(f"the image must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {image.shape}")
+    values = _as_uint8(image)
+    if channels == 1:
+        return cv2.cvtColor(values.reshape(image.shape[:2]), cv2.COLOR_GRAY2BGR)
+    if channels == 4:
+        alpha = values[..., 3:].astype(np.float32) / 255
+        return np.rint(values[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return values
+
+
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return np.rint(image / 257).astype(np.uint8)
+    if image.dtype.kind == "f":
+        if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+            raise ValueError("an image of floats must have values from 0 to 1")
+        return np.rint(image * 255).astype(np.uint8)
+    raise ValueError(f"the image must be of uint8, uint16 or floats from 0 to 1, not of {image.dtype}")
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Writes the image in the format that the path's suffix names, whole or not at all."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITTEN_SUFFIXES:
+        raise UserError(f"cannot write {path}: its suffix '{suffix}' is none of {' '.join(WRITTEN_SUFFIXES)}")
+    encoded = cv2.imencode(suffix, image)[1]
+    try:
+        with whole_file(path) as temporary:
+            encoded.tofile(temporary)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _flattened(picture: Image.Image) -> Image.Image:
+    """The picture as RGB without transparency."""
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        values = np.asarray(picture).astype(np.float32) / 257  # 65535 becomes 255
+        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image, scaled down where a side is longer than `longest` pixels."""
+    height, width = image.shape[:2]
+    if max(height, width) <= longest:
+        return image
+    scale = longest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """The image in grey: (H, W) uint8."""
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
