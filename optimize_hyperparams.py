@@ -35,7 +35,7 @@ TRIAL_COMMAND = (sys.executable, str(Path(__file__).resolve()), TRIAL)
 class _Parser(argparse.ArgumentParser):
     """Shows no password where the address, or the password itself, was given to a mistyped flag, or to another one."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments, others = self.parse_known_args(args, namespace)
         if others:
             flags = [other.partition("=")[0] for other in others if other.startswith("-")]
@@ -68,15 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ferkit.search import mongo  # only a search across machines needs PyMongo
 
         server = mongo.connect(arguments.mongo, os.environ)
-    with ended_by_signals():  # which gives back what this process holds
-        if arguments.worker:
-            from model import ARCHITECTURES
-
-            mongo.work(
-                server, arguments.name, override(parameters.DATASET, arguments).folder, ARCHITECTURES, TRIAL_COMMAND
-            )
+    with ended_by_signals():  # so that this process gives back what it holds
+        if arguments.worker and server is not None:
+            work(arguments, server)
             return 0
         return show_search(arguments, server) if arguments.report else lead(arguments, server)
+
+
+def work(arguments: argparse.Namespace, server: "Server") -> None:
+    """Trains what the search at `server` wants trained, until it is finished."""
+    from ferkit.search import mongo
+    from model import ARCHITECTURES
+
+    dataset = override(parameters.DATASET, arguments).folder
+    mongo.work(server, arguments.name, dataset, ARCHITECTURES, TRIAL_COMMAND)
 
 
 def lead(arguments: argparse.Namespace, server: "Server | None") -> int:

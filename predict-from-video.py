@@ -74,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="PATH", help=f"write the annotated video: {', '.join(CODECS)}")
     parser.add_argument("--log", metavar="PATH", help=f"write a row for each face of each frame: {', '.join(LOGS)}")
     add_model_flags(parser, DATASET, TRAINING)
-    names = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
-    names += ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")
-    add_flags(parser, VIDEO_PREDICTOR, *names)
+    shown = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
+    found = ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")
+    add_flags(parser, VIDEO_PREDICTOR, *shown, *found)
     return parser
 
 

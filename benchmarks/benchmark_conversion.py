@@ -19,10 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import features
-import fer2013
-
-from parameters import DATASET, IMAGE_SIZE
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE
+from ferkit.data import fer2013
+from parameters import DATASET
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,10 +34,10 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="convert the whole dataset too")
     arguments = parser.parse_args()
     faces = np.stack([row[2] for row in islice(fer2013.read(arguments.input), arguments.faces)])
-    features.landmarks(faces[:1])  # loads the predictor
-    compare("landmarks", lambda: features.landmarks(faces), None, len(faces))
-    compare("HOG", lambda: features.hog_features(faces), lambda: loop_hog(faces), len(faces))
-    compare("HOG windows", lambda: features.hog_windows(faces), lambda: loop_hog_windows(faces), len(faces))
+    features.landmarks.extract(faces[:1])  # loads the predictor
+    compare("landmarks", lambda: features.landmarks.extract(faces), None, len(faces))
+    compare("HOG", lambda: features.hog.face(faces), lambda: loop_hog(faces), len(faces))
+    compare("HOG windows", lambda: features.hog.windows(faces), lambda: loop_hog_windows(faces), len(faces))
     if arguments.full:
         convert(arguments.input)
     return 0
@@ -65,18 +65,18 @@ def seconds(work) -> float:
 def loop_hog(faces: np.ndarray) -> list[np.ndarray]:
     from skimage.feature import hog
 
-    cell = (features.HOG_CELL, features.HOG_CELL)
-    return [hog(face, features.ORIENTATIONS, cell, (1, 1)) for face in faces]
+    cell = (features.hog.FACE_CELL, features.hog.FACE_CELL)
+    return [hog(face, features.hog.ORIENTATIONS, cell, (1, 1)) for face in faces]
 
 
 def loop_hog_windows(faces: np.ndarray) -> list[np.ndarray]:
     from skimage.feature import hog
 
-    cell = (features.WINDOW_CELL, features.WINDOW_CELL)
-    starts = range(0, IMAGE_SIZE - features.WINDOW_CELL + 1, features.WINDOW_STEP)
-    size = features.WINDOW_SIZE
+    cell = (features.hog.WINDOW_CELL, features.hog.WINDOW_CELL)
+    starts = range(0, IMAGE_SIZE - features.hog.WINDOW_CELL + 1, features.hog.WINDOW_STEP)
+    size = features.hog.WINDOW_SIZE
     return [
-        hog(face[y : y + size, x : x + size], features.ORIENTATIONS, cell, (1, 1))
+        hog(face[y : y + size, x : x + size], features.hog.ORIENTATIONS, cell, (1, 1))
         for face in faces
         for y in starts
         for x in starts

@@ -32,9 +32,9 @@ import skimage.data
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import blazeface
-import faces
-from command_line import UserError, command
+from ferkit.errors import UserError
+from ferkit.processes import command
+from ferkit.vision import blazeface
 
 Truth = tuple[float, float, float]  # a face's middle x, y and side, in pixels
 Detector = Callable[[np.ndarray], np.ndarray]  # BGR image -> boxes (N, 4)

@@ -22,11 +22,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from command_line import UserError, add_flags, command, override, quiet
-from evaluation import EVALUATED
-
-from data_loader import open_dataset
-from parameters import DATASET, EMOTIONS
+from ferkit.constants import EMOTIONS
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.flags import add_flags, override
+from ferkit.learning.evaluation import EVALUATED
+from ferkit.processes import command, quiet
+from parameters import DATASET
 
 SIDE = 64  # pixels of a face as the network sees it
 Network = Callable[[np.ndarray], np.ndarray]  # faces (N, 64, 64, 1) in -1..1 -> probabilities (N, 7)

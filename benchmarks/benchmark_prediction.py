@@ -14,9 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import features
-import saved_model
-
+from ferkit import features, saved_model
 from parameters import DATASET, TRAINING
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from search_mongo import DONE, NEW, Server, connect, finished_trials
-
+from ferkit.search.mongo import DONE, NEW, Server, connect, finished_trials
 from parameters import DATASET
 
 ROOT = Path(__file__).resolve().parent.parent

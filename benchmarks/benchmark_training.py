@@ -23,10 +23,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import features
-from command_line import add_flags, override
-
-from parameters import HYPERPARAMS, NETWORK, Hyperparams, Network
+from ferkit import features
+from ferkit.flags import add_flags, override
+from ferkit.settings import Hyperparams, Network
+from parameters import HYPERPARAMS, NETWORK
 
 STEPS, WARM_UP = 15, 4
 

@@ -24,13 +24,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from command_line import command, override, quiet_libraries
-from drawn_faces import draw_photo
-from recording import Recorder
-from video import Frame, Reader, open_video
-from window import Window
-
 import predict
+from ferkit.data.drawn_faces import draw_photo
+from ferkit.flags import override
+from ferkit.processes import command, quiet_libraries
+from ferkit.video.recording import Recorder
+from ferkit.video.source import Frame, Reader, open_video
+from ferkit.video.window import Window
 from parameters import VIDEO_PREDICTOR
 
 ROOT = Path(__file__).resolve().parent.parent

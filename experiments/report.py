@@ -279,7 +279,8 @@ def headline(records: Sequence[Record]) -> list[Record]:
 def draw_answer(records: Sequence[Record], path: Path) -> None:
     """The question's answer as bars: what each model gets out of each input, published and measured."""
     plt = pyplot()
-    cells, inputs = shown_cells(records), {}
+    cells = shown_cells(records)
+    inputs: dict[str, list[str]] = {}
     for model, kind in cells:
         inputs.setdefault(model, []).append(kind)
     widths = [len(kinds) for kinds in inputs.values()]

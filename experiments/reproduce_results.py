@@ -143,7 +143,7 @@ class Experiment:
 
 def quick_experiment(work: Path) -> Experiment:
     """The quick rows, with everything of theirs in `work`, apart from the real results."""
-    flags = {"train": ("--epochs=2", "--batch_size=32", "--warmup_steps=0")}
+    flags: dict[str, tuple[str, ...]] = {"train": ("--epochs=2", "--batch_size=32", "--warmup_steps=0")}
     return Experiment(str(work / "fer2013.csv"), work, work / "results", None, quick_plan, (), flags)
 
 
@@ -549,7 +549,7 @@ def in_a_process(script: str, flags: Sequence[str]) -> int:
     finally:
         process.kill()  # on Ctrl-C: its last finished epoch is on disk, and milder requests it does not hear
         process.join()
-    return process.exitcode
+    return process.exitcode if process.exitcode is not None else 1
 
 
 def _run_script(script: str, flags: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
@@ -168,10 +169,10 @@ def number(record: Record, column: str = "test_accuracy") -> float:
     return float(record[column]) if record[column] else math.nan
 
 
-def select(records: Sequence[Record], **wanted: object) -> list[Record]:
+def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
     """The lines whose columns are as wanted: a text, several to choose from, or expressions as labels."""
 
-    def fits(record: Record, column: str, value: object) -> bool:
+    def fits(record: Record, column: str, value: Any) -> bool:
         if column == "expressions":
             return record[column] == " ".join(map(str, value))
         return record[column] in (value if isinstance(value, tuple) else (str(value),))

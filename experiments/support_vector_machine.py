@@ -190,7 +190,7 @@ class Machine:
         }
         with whole_file(path) as temporary:
             with temporary.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # type: ignore[arg-type]
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(FACTS, json.dumps({"format": FORMAT, **self.facts}, indent=2, ensure_ascii=False))
 
@@ -316,7 +316,12 @@ def all_choices(settings: Svm) -> list[Choice]:
     """Every combination of the settings' values; landmarks alone have no weight, a linear kernel has no gamma."""
     weights = (1.0,) if settings.features == "landmarks" else settings.hog_weights
     combinations = itertools.product(settings.landmarks, weights, settings.kernels, settings.penalties, settings.gammas)
-    return list(dict.fromkeys(Choice(*rest, gamma if rest[2] == "rbf" else 1.0) for *rest, gamma in combinations))
+    return list(
+        dict.fromkeys(
+            Choice(landmarks, weight, kernel, penalty, gamma if kernel == "rbf" else 1.0)
+            for landmarks, weight, kernel, penalty, gamma in combinations
+        )
+    )
 
 
 def describe(choice: Choice) -> str:

@@ -1,6 +1,5 @@
 """What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
 
-import importlib.util
 import math
 import os
 import signal
@@ -8,25 +7,34 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
-from drawn_faces import draw_photo, write_csv
+import slim
+from slim import ROOT, load_script
 
-import convert_fer2013_to_images_and_landmarks as conversion
-from data_loader import open_dataset
-from parameters import Hyperparams, Network, Training
-from train import Run, train
+from ferkit.data import conversion
+from ferkit.data.dataset import open_dataset
+from ferkit.data.drawn_faces import draw_photo, write_csv
+from ferkit.learning.run import Run
+from ferkit.learning.training import train
+from ferkit.settings import Hyperparams, Network, Training
+from model import ARCHITECTURES
 
-ROOT = Path(__file__).resolve().parent.parent
+__all__ = ["ROOT", "load_script"]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_works() -> None:
     """In a shell's background job Ctrl-C is ignored, and the processes that the tests start would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slim_model() -> None:
+    """Every test may use the slim network, under the name `slim`."""
+    slim.register()
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +55,22 @@ def drawn_dataset(drawn_csv: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model A with landmarks, trained on the drawn faces until it knows most of their expressions."""
-    return train_model(drawn_dataset, "landmarks", epochs=7, folder=tmp_path_factory.mktemp("small_model"))
+    """The slim network with landmarks, trained on the drawn faces until it knows most of their expressions."""
+    return train_model(drawn_dataset, "landmarks", epochs=12, folder=tmp_path_factory.mktemp("small_model"))
 
 
 @pytest.fixture(scope="session")
 def raw_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model A with nothing but the pixels, hardly trained."""
+    """The slim network with nothing but the pixels, hardly trained."""
     return train_model(drawn_dataset, "none", epochs=1, folder=tmp_path_factory.mktemp("raw_model"))
 
 
 def train_model(dataset: Path, features: str, epochs: int, folder: Path) -> Path:
     places = {"checkpoint_folder": str(folder / "checkpoints"), "logs_folder": str(folder / "logs")}
     training = Training(epochs=epochs, save_model_path=str(folder / "saved_model.bin"), **places)
-    hyperparams = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=32)
-    train(Run(open_dataset(dataset), Network(model="A", features=features), hyperparams, training))
+    hyperparams = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=2e-3, batch_size=32)
+    network = Network(model="slim", features=features, standardize=True)
+    train(Run(open_dataset(dataset), ARCHITECTURES["slim"], network, hyperparams, training))
     return folder / "saved_model.bin"
 
 
@@ -72,14 +81,6 @@ def fer2013_csv() -> str:
     if not path:
         pytest.skip("FER2013_CSV does not name the real fer2013.csv")
     return str(Path(path).resolve())
-
-
-def load_script(name: str) -> ModuleType:
-    """A script of the toolkit as a module, where its name keeps it from being imported."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem.replace("-", "_"), ROOT / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def moving_faces(count: int) -> Iterator[np.ndarray]:
@@ -116,10 +117,30 @@ def read_video(path: Path) -> tuple[list[np.ndarray], float]:
     return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
-def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Runs one of the toolkit's scripts in `cwd` as a user would."""
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+def command_line(script: str, *arguments: str, slim: bool = False) -> list[str]:
+    """The command that runs one of the toolkit's scripts, or a module like experiments.train_svm, as a user would.
+
+    slim: with the slim network among the architectures.
+    """
+    if not script.endswith(".py"):
+        return [sys.executable, "-m", script, *arguments]
+    wrapper = [str(ROOT / "tests" / "slim.py"), script] if slim else [str(ROOT / script)]
+    return [sys.executable, *wrapper, *arguments]
+
+
+def run_script(
+    script: str, *arguments: str, cwd: Path, timeout: float = 300, slim: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs one of the toolkit's scripts in `cwd`: see command_line."""
+    return subprocess.run(
+        command_line(script, *arguments, slim=slim),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def assert_one_line_error(run: subprocess.CompletedProcess[str], *fragments: str) -> None:

@@ -2,13 +2,16 @@
 
 from dataclasses import fields
 
-import features
 import numpy as np
 import pytest
-from augmentation import VIEWS, affine, augment, average_over_views, moved_landmarks, views
-from drawn_faces import draw_face
 
-from parameters import FEATURES, Augmentation
+from ferkit import features
+from ferkit.constants import SHAPE_PREDICTOR
+from ferkit.data.drawn_faces import draw_face
+from ferkit.features import FEATURES
+from ferkit.learning.augmentation import augment
+from ferkit.settings import Augmentation
+from ferkit.transforms import VIEWS, affine, average_over_views, views
 
 MIDDLE = 23.5  # of 48 pixels
 MOVING = Augmentation(flip=True, shift=0.1, zoom=0.2, rotation=20)
@@ -68,21 +71,21 @@ def test_enlarged_view_is_the_middle_of_the_face():
 
 def test_dots_go_where_the_landmarks_go():
     random = np.random.default_rng(3)
-    count = features.LANDMARKS * 2
-    numbers = np.arange(count) % features.LANDMARKS  # each landmark twice
-    points = random.uniform(18, 30, (count, features.LANDMARKS, 2)).astype(np.float32)
+    count = features.landmarks.LANDMARKS * 2
+    numbers = np.arange(count) % features.landmarks.LANDMARKS  # each landmark twice
+    points = random.uniform(18, 30, (count, features.landmarks.LANDMARKS, 2)).astype(np.float32)
     images = dots(points[np.arange(count), numbers])
     moved, vectors = augment(images, points.reshape(count, -1), "landmarks", MOVING, random)
     distances = np.linalg.norm(vectors.reshape(count, -1, 2) - centroids(moved)[:, None], axis=2)
     plain = distances[np.arange(count), numbers] < 0.15
-    mirrored = distances[np.arange(count), np.array(features.MIRRORED_LANDMARKS)[numbers]] < 0.15
+    mirrored = distances[np.arange(count), np.array(features.landmarks.MIRRORED)[numbers]] < 0.15
     assert (plain | mirrored).all()
     assert count / 4 < plain.sum() < 3 * count / 4, "about half are mirrored"
     assert np.linalg.norm(centroids(moved) - centroids(images), axis=1).mean() > 1.5, "and all have moved"
 
 
 def test_landmarks_of_mirrored_faces_change_sides(faces):
-    points = features.landmarks(faces)
+    points = features.landmarks.extract(faces)
     moved, vectors = augment(
         faces, points.reshape(len(faces), -1), "landmarks", Augmentation(flip=True), np.random.default_rng(0)
     )
@@ -90,19 +93,23 @@ def test_landmarks_of_mirrored_faces_change_sides(faces):
     assert 0 < sum(is_mirrored) < len(faces)
     for image, face, vector, before, mirrored in zip(moved, faces, vectors, points, is_mirrored, strict=True):
         np.testing.assert_array_equal(image, face[:, ::-1] if mirrored else face)
-        expected = before[list(features.MIRRORED_LANDMARKS)] * (-1, 1) + (47, 0) if mirrored else before
+        expected = before[list(features.landmarks.MIRRORED)] * (-1, 1) + (47, 0) if mirrored else before
         np.testing.assert_allclose(vector.reshape(-1, 2), expected, atol=1e-4)
 
 
 def test_mirrored_landmarks_are_dlibs_own(faces):
-    order = np.array(features.MIRRORED_LANDMARKS)
-    np.testing.assert_array_equal(order[order], np.arange(features.LANDMARKS), "mirrored twice, a face is itself")
-    points, mirrored = features.landmarks(faces), features.landmarks(faces[:, :, ::-1])
+    order = np.array(features.landmarks.MIRRORED)
+    np.testing.assert_array_equal(
+        order[order], np.arange(features.landmarks.LANDMARKS), "mirrored twice, a face is itself"
+    )
+    points, mirrored = features.landmarks.extract(faces), features.landmarks.extract(faces[:, :, ::-1])
     mirror = affine(np.array([True]), np.zeros((1, 2)), np.ones(1), np.zeros(1))
-    moved = moved_landmarks(points, np.repeat(mirror, len(faces), axis=0))
+    moved = features.landmarks.moved(points, np.repeat(mirror, len(faces), axis=0), faces)
     distances = np.linalg.norm(moved[:, :, None] - mirrored[:, None], axis=3).mean(axis=0)
     assert np.diag(distances).mean() < 1 and np.diag(distances).max() < 2
-    np.testing.assert_array_equal(distances.argmin(axis=1), range(features.LANDMARKS), "each is nearest to itself")
+    np.testing.assert_array_equal(
+        distances.argmin(axis=1), range(features.landmarks.LANDMARKS), "each is nearest to itself"
+    )
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -119,10 +126,12 @@ def test_hog_is_that_of_the_changed_face_before_it_was_erased(faces, kind):
     assert (whole != erased).any()
     np.testing.assert_array_equal(found, expected)
     place = 0
-    for name in features.PARTS[kind]:
-        size = int(np.prod(features.SHAPES[name]))
+    for name in features.parts_of(kind):
+        size = int(np.prod(features.PARTS[name].shape))
         if name != "landmarks":
-            np.testing.assert_array_equal(found[:, place : place + size], features.extract_part(whole, name))
+            np.testing.assert_array_equal(
+                found[:, place : place + size], features.PARTS[name].extract(whole, SHAPE_PREDICTOR)
+            )
         place += size
 
 
@@ -130,7 +139,7 @@ def test_views_bring_their_own_features(faces):
     vectors = features.extract(faces, "landmarks_hog")
     points = vectors[:, :136].reshape(-1, 68, 2)
     for number, (moved, found) in enumerate(views(faces, vectors, "landmarks_hog")):
-        np.testing.assert_array_equal(found[:, 136:], features.hog_features(moved))
+        np.testing.assert_array_equal(found[:, 136:], features.hog.face(moved))
         zoom = VIEWS[number // 2]
         if number % 2 == 0:
             expected = MIDDLE + zoom * (points - MIDDLE)
@@ -177,7 +186,7 @@ def test_movements_keep_within_their_bounds_and_fill_them(name):
     """Two landmarks tell a movement: the face's middle, and a place 10 pixels to its right."""
     bound = {"shift": 0.1, "zoom": 0.25, "rotation": 15.0}[name]
     count = 400
-    points = np.full((count, features.LANDMARKS, 2), MIDDLE, np.float32)
+    points = np.full((count, features.landmarks.LANDMARKS, 2), MIDDLE, np.float32)
     points[:, 1, 0] += 10
     settings, random = Augmentation(**{name: bound}), np.random.default_rng(0)
     images = np.zeros((count, 48, 48), np.uint8)
@@ -273,8 +282,8 @@ def test_a_face_and_its_mirror_image_get_one_answer(faces):
     def predict(images: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         return np.concatenate([images.reshape(len(images), -1), vectors], axis=1) @ weights
 
-    points = features.landmarks(faces)
-    mirrored = points[:, list(features.MIRRORED_LANDMARKS)] * np.float32([-1, 1]) + np.float32([47, 0])
+    points = features.landmarks.extract(faces)
+    mirrored = points[:, list(features.landmarks.MIRRORED)] * np.float32([-1, 1]) + np.float32([47, 0])
     one = average_over_views(predict, faces, points.reshape(len(faces), -1), "landmarks")
     two = average_over_views(predict, faces[:, :, ::-1], mirrored.reshape(len(faces), -1), "landmarks")
     flat = points.reshape(len(faces), -1)

@@ -23,15 +23,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import features
 import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, run_script
 from skimage.feature import hog
 
-import convert_fer2013_to_images_and_landmarks as conversion
-from data_loader import open_dataset
-from parameters import EMOTIONS, SPLITS
+from ferkit import features
+from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SPLITS
+from ferkit.data import conversion
+from ferkit.data.dataset import open_dataset
 
 SCRIPT = "convert_fer2013_to_images_and_landmarks.py"
 NO_FEATURES = ("--landmarks=no", "--hog=no", "--hog_windows=no", "--processes=1")
@@ -246,7 +246,7 @@ def test_each_row_has_the_features_of_its_own_image(drawn_dataset, name):
     for split in SPLITS:
         images, found = load(drawn_dataset, split, "images"), load(drawn_dataset, split, name)
         rows = [*range(0, len(images), 37), 63, 64, 65, 127, 128, len(images) - 1]  # where processes take turns, too
-        np.testing.assert_array_equal(found[rows], features.extract_part(images[rows], name))
+        np.testing.assert_array_equal(found[rows], features.PARTS[name].extract(images[rows], SHAPE_PREDICTOR))
 
 
 def test_number_of_processes_makes_no_difference(drawn_csv, tmp_path):
@@ -603,7 +603,7 @@ def test_ended_conversion_leaves_the_old_one_and_no_process(drawn_csv, workplace
 def test_ctrl_c_while_the_processes_start_is_not_lost(workplace, output):
     script = """
 import os, signal, sys
-import convert_fer2013_to_images_and_landmarks as conversion
+from ferkit.data import conversion
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 sys.exit(conversion.main(["--landmarks=no", "--processes=2"]))
 """

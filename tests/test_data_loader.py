@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import UserError
 
-import convert_fer2013_to_images_and_landmarks as conversion
-from data_loader import open_dataset
-from parameters import DATASET, EMOTIONS, FEATURES, SPLITS
+from ferkit.constants import EMOTIONS, SPLITS
+from ferkit.data import conversion
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.features import FEATURES
+from parameters import DATASET
 
 NO_FEATURES = ("--landmarks=no", "--hog=no", "--hog_windows=no", "--processes=1")
 

@@ -4,9 +4,9 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-from drawn_faces import draw_face, draw_photo, fer2013_rows, main, write_csv
 
-from parameters import EMOTIONS, SPLITS
+from ferkit.constants import EMOTIONS, SPLITS
+from ferkit.data.drawn_faces import draw_face, draw_photo, fer2013_rows, main, write_csv
 
 
 def overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:

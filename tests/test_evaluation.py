@@ -3,16 +3,16 @@
 import json
 from types import SimpleNamespace
 
-import evaluation
 import numpy as np
 import pytest
-import saved_model
-from augmentation import average_over_views
-from command_line import UserError
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-import convert_fer2013_to_images_and_landmarks as conversion
-from data_loader import Split, open_dataset
+from ferkit import saved_model
+from ferkit.data import conversion
+from ferkit.data.dataset import Split, open_dataset
+from ferkit.errors import UserError
+from ferkit.learning import evaluation
+from ferkit.transforms import average_over_views
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])

@@ -1,15 +1,18 @@
 """Reading, finding, cropping, drawing and writing, on pictures made here and on scikit-image's astronaut."""
 
 import cv2
-import features
 import numpy as np
 import pytest
 import skimage.data
-from command_line import UserError
-from faces import Box, crop_face, draw_faces, draw_note, find_faces, read_image, write_image
 from PIL import Image
 
-from parameters import DETECTORS
+from ferkit import features
+from ferkit.errors import UserError
+from ferkit.vision.boxes import Box
+from ferkit.vision.cropping import crop_face
+from ferkit.vision.detection import DETECTORS, find_faces
+from ferkit.vision.drawing import draw_faces, draw_note
+from ferkit.vision.pictures import read_image, write_image
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_finds_the_astronaut(astronaut, detector):
 def test_crop_lies_on_the_face_as_in_fer2013(astronaut):
     """In FER2013 the eyes lie at (14.5, 18.1) and (32.6, 18.2), the mouth at (23.7, 37.1): medians of dlib's points."""
     (box,) = find_faces(astronaut)
-    points = features.landmarks(crop_face(astronaut, box)[None])[0]
+    points = features.landmarks.extract(crop_face(astronaut, box)[None])[0]
     for part, expected in ((slice(36, 42), (14.5, 18.1)), (slice(42, 48), (32.6, 18.2)), (slice(48, 68), (23.7, 37.1))):
         assert points[part].mean(axis=0) == pytest.approx(expected, abs=3.5)
 

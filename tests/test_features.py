@@ -8,14 +8,14 @@ import lzma
 from pathlib import Path
 
 import dlib
-import features
 import numpy as np
 import pytest
-from command_line import UserError
-from drawn_faces import draw_face
 from skimage.feature import hog
 
-from parameters import FEATURES
+from ferkit import features
+from ferkit.data.drawn_faces import draw_face
+from ferkit.errors import UserError
+from ferkit.features import FEATURES
 
 SIZES = {"none": 0, "landmarks": 136, "landmarks_hog": 208, "landmarks_hog_windows": 2728}
 PREDICTOR = Path(importlib.util.find_spec("face_recognition_models").origin).with_name("models") / (
@@ -79,29 +79,29 @@ def real_faces(fer2013_csv: str) -> np.ndarray:
 
 @STACKS
 def test_hog_is_that_of_scikit_image(faces):
-    found = features.hog_features(faces)
+    found = features.hog.face(faces)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [hog_of_face(face) for face in faces], atol=1e-5)
 
 
 @STACKS
 def test_hog_windows_are_those_of_scikit_image_window_by_window(faces):
-    found = features.hog_windows(faces)
+    found = features.hog.windows(faces)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [hog_of_windows(face) for face in faces], atol=1e-5)
 
 
 def test_landmarks_are_those_of_dlib_on_the_whole_face():
     faces = np.concatenate([FACES["drawn"], FACES["noise"]])
-    found = features.landmarks(faces)
+    found = features.landmarks.extract(faces)
     assert found.shape == (30, 68, 2) and found.dtype == np.float32
     np.testing.assert_array_equal(found, points_of(faces))
 
 
 def test_features_of_real_faces_are_those_of_scikit_image_and_dlib(real_faces):
-    np.testing.assert_array_equal(features.landmarks(real_faces), points_of(real_faces))
-    np.testing.assert_allclose(features.hog_features(real_faces), list(map(hog_of_face, real_faces)), atol=1e-5)
-    np.testing.assert_allclose(features.hog_windows(real_faces), list(map(hog_of_windows, real_faces)), atol=1e-5)
+    np.testing.assert_array_equal(features.landmarks.extract(real_faces), points_of(real_faces))
+    np.testing.assert_allclose(features.hog.face(real_faces), list(map(hog_of_face, real_faces)), atol=1e-5)
+    np.testing.assert_allclose(features.hog.windows(real_faces), list(map(hog_of_windows, real_faces)), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FEATURES)
@@ -133,15 +133,15 @@ def test_landmarks_come_before_hog_and_x_before_y(kind, hog_of):
 def test_given_predictor_wins_over_the_packages(tmp_path):
     given = tmp_path / "mine.dat"
     with pytest.raises(UserError, match=r"no landmark predictor at .*mine\.dat: name another with --shape_pred"):
-        features.find_shape_predictor(str(given))
+        features.landmarks.find_shape_predictor(str(given))
     given.touch()
-    assert features.find_shape_predictor(str(given)) == str(given)
+    assert features.landmarks.find_shape_predictor(str(given)) == str(given)
 
 
 def test_error_names_every_cure_when_there_is_no_predictor(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
-        features.find_shape_predictor()
+        features.landmarks.find_shape_predictor()
     for cure in ("no landmark predictor", "pip install face_recognition_models", "http://dlib.net/files/"):
         assert cure in str(error.value)
     assert "\n" not in str(error.value)
@@ -153,4 +153,4 @@ def test_predictor_cut_off_is_refused_by_name(tmp_path, length):
     with PREDICTOR.open("rb") as file:
         damaged.write_bytes(file.read(length))
     with pytest.raises(UserError, match=r"damaged\.dat is not a dlib landmark predictor"):
-        features.landmarks(FACES["drawn"][:1], str(damaged))
+        features.landmarks.extract(FACES["drawn"][:1], str(damaged))

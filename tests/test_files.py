@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import files
 import pytest
-from command_line import UserError
 from conftest import ROOT
-from files import recover_folder, whole_file, whole_folder
+
+from ferkit import files
+from ferkit.errors import UserError
+from ferkit.files import recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
 
@@ -123,7 +124,7 @@ def test_recovery_puts_back_only_what_is_missing(tmp_path, before, after):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 def test_two_processes_do_not_fill_one_folder(tmp_path):
     code = (
-        "import sys, time; from files import whole_folder\nwith whole_folder(sys.argv[1]): print('in'); time.sleep(60)"
+        "import sys, time; from ferkit.files import whole_folder\nwith whole_folder(sys.argv[1]): print('in'); time.sleep(60)"
     )
     command = [sys.executable, "-u", "-c", code, str(tmp_path / "data")]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -5,23 +5,19 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
-import features
 import numpy as np
 import pytest
-import saved_model
-from tflearn_compat import tf
 
-from model import (
-    ARCHITECTURES,
-    Architecture,
-    Convolution,
-    Scaling,
-    TrainingGraph,
-    inference_flatbuffer,
-    mixed,
-)
-from parameters import EMOTIONS, FEATURES, HYPERPARAMS, OPTIMIZERS, Hyperparams, Network, Training
-from train import uses_bfloat16
+from ferkit import features, saved_model
+from ferkit.constants import EMOTIONS
+from ferkit.features import FEATURES
+from ferkit.learning.graph import TrainingGraph, inference_flatbuffer, mixed
+from ferkit.learning.run import uses_bfloat16
+from ferkit.learning.scaling import Scaling
+from ferkit.learning.tflearn_compat import tf
+from ferkit.settings import OPTIMIZERS, Hyperparams, Network, Training
+from model import ARCHITECTURES, Architecture, Convolution
+from parameters import HYPERPARAMS
 
 TINY = 16  # faces that a network must be able to learn by heart
 STEADY = replace(HYPERPARAMS, optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, keep_prob=1.0)

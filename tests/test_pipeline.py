@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from conftest import run_script
-from drawn_faces import write_csv
+
+from ferkit.data.drawn_faces import write_csv
 
 CONVERT = "convert_fer2013_to_images_and_landmarks.py"
 

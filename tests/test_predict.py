@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import features
 import numpy as np
 import pytest
-import saved_model
-from command_line import UserError
 from conftest import ROOT, assert_one_line_error, run_script
-from drawn_faces import draw_photo
-from faces import read_image
 from PIL import Image
 
 import predict
-from data_loader import open_dataset
-from parameters import DATASET, DETECTORS, VIDEO_PREDICTOR
+from ferkit import features, saved_model
+from ferkit.data.dataset import open_dataset
+from ferkit.data.drawn_faces import draw_photo
+from ferkit.errors import UserError
+from ferkit.vision.detection import DETECTORS
+from ferkit.vision.pictures import read_image
+from parameters import DATASET, VIDEO_PREDICTOR
 
 HAPPY, SURPRISE = 3, 5
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import saved_model
 import skimage
 from conftest import ROOT, run_script
 
-from parameters import EMOTIONS, OWN_SETTINGS
+from ferkit import saved_model
+from ferkit.constants import EMOTIONS
+from parameters import OWN_SETTINGS
 
 MODEL = ROOT / "pretrained" / "saved_model.bin"
 CARD = (ROOT / "pretrained" / "README.md").read_text(encoding="utf-8")

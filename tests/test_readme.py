@@ -4,14 +4,13 @@ import json
 import re
 
 import pytest
-import reproduce_results
-import train_svm
 from conftest import ROOT, load_script
 
-import convert_fer2013_to_images_and_landmarks as conversion
 import optimize_hyperparams
 import predict
 import train
+from experiments import reproduce_results, train_svm
+from ferkit.data import conversion
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

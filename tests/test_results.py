@@ -9,15 +9,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import features
 import pytest
-import reproduce_results
-import results_report
-import train_svm
-from command_line import UserError
 from conftest import ROOT, run_script
-from files import lock
-from reproduce_results import (
+from results_report import BEGIN, END
+
+import train
+from experiments import reproduce_results, train_svm
+from experiments.report import tables
+from experiments.reproduce_results import (
     CELLS,
     MODEL_C,
     ON_REQUEST,
@@ -30,13 +29,15 @@ from reproduce_results import (
     is_converted,
     plan,
 )
-from results_report import BEGIN, COLUMNS, END, FIVE, SEVEN, Record, Row, append, filled, read, tables
-from teacher import Teacher, find
-
-import train
-from data_loader import open_dataset
-from parameters import SHIPPED_MODEL
-from train import CannotResume, Diverged
+from experiments.results import COLUMNS, FIVE, SEVEN, Record, Row, append, read
+from ferkit import features
+from ferkit.constants import SHIPPED_MODEL
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.files import lock
+from ferkit.learning.distillation import Teacher, find
+from ferkit.learning.run import CannotResume, Diverged
+from ferkit.markdown import filled
 
 FIRST_COLUMNS = (
     "model,features,expressions,batch_norm,settings,seed,validation_accuracy,test_accuracy,test_accuracy_deduplicated"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import saved_model
 from ai_edge_litert.interpreter import Interpreter
-from augmentation import views
-from command_line import UserError
+
+from ferkit import saved_model
+from ferkit.errors import UserError
+from ferkit.transforms import views
 
 FACES = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
 

@@ -11,34 +11,44 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import trial as trial_script
-from command_line import UserError
-from conftest import ROOT, assert_one_line_error, run_script
-from search import Trial, best, check_search, difference, is_hopeless, parameters, read_state, settings_of, suggest
-from trial import Outcome, run_trial
+from conftest import ROOT, assert_one_line_error, command_line, run_script
 
-import optimize_hyperparams
-from data_loader import open_dataset
-from optimize_hyperparams import HERE, main, search
-from parameters import AUGMENTATION, HYPERPARAMS, OPTIMIZER, OWN_SETTINGS, TRAINING, Network
-from train import Run
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.learning.run import Run
+from ferkit.search import local
+from ferkit.search.folder import HERE, own
+from ferkit.search.local import search
+from ferkit.search.space import parameters, suggest
+from ferkit.search.state import check_search, difference, read_state, search_settings
+from ferkit.search.trial import Outcome, run_trial
+from ferkit.search.trials import Trial, best, is_hopeless
+from ferkit.settings import Network
+from model import ARCHITECTURES
+from optimize_hyperparams import TRIAL_COMMAND, main
+from parameters import AUGMENTATION, HYPERPARAMS, OPTIMIZER, OWN_SETTINGS, TRAINING
 from train import main as train_main
 
-KILLS = 4
-TINY = ["--model=A", "--features=none", "--epochs=1", "--samples=64", "--batch_size=32"]
+KILLS = ((0, 2.0), (2, 0.2), (8, 0.2), (12, 1.0))  # after so many trials, and up to so many seconds more
+TINY = ["--model=slim", "--features=none", "--epochs=1", "--samples=64", "--batch_size=32"]
+SLIM_TRIAL = command_line("optimize_hyperparams.py", "--trial", slim=True)
 DATA = "drawn faces"  # a folder whose name a shell would take for two
 CHEAP = """
 import math, os, sys, time
-sys.path.insert(0, {root!r})
-import optimize_hyperparams, search_mongo
-from trial import Outcome
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+import slim
+slim.register()
+import optimize_hyperparams
+from ferkit.search import local, mongo
+from ferkit.search.trial import Outcome
 
-def cheap(job, hopeless):
+def cheap(job, command, hopeless):
     '''As good as the learning rate is near to 0.01.'''
     time.sleep(float(os.environ.get("SECONDS", "0.02")))
     accuracy = math.exp(-(math.log10(job["parameters"]["learning_rate"] / 0.01) ** 2))
@@ -46,23 +56,25 @@ def cheap(job, hopeless):
         print(repr(job["parameters"]["learning_rate"]), os.getpid(), file=file)
     return Outcome("ok", [accuracy], 0.02)
 
-optimize_hyperparams.run_trial = search_mongo.run_trial = cheap
+local.run_trial = mongo.run_trial = cheap
 sys.exit(optimize_hyperparams.main())
 """
 
 
-def run_of(dataset: Path, **changes: object) -> Run:
-    network = Network(model="A", features="none")
-    run = Run(open_dataset(dataset), network, HYPERPARAMS, replace(TRAINING, epochs=1), AUGMENTATION)
+def run_of(dataset: Path, model: str = "slim", **changes: object) -> Run:
+    network = Network(model=model, features="none")
+    run = Run(
+        open_dataset(dataset), ARCHITECTURES[model], network, HYPERPARAMS, replace(TRAINING, epochs=1), AUGMENTATION
+    )
     return replace(run, **changes)
 
 
 @pytest.fixture
 def settings(drawn_dataset) -> dict:
-    return settings_of(run_of(drawn_dataset), OPTIMIZER)
+    return search_settings(run_of(drawn_dataset), OPTIMIZER)
 
 
-def cheap(job: dict, hopeless) -> Outcome:
+def cheap(job: dict, command, hopeless) -> Outcome:
     """A trial without training, as good as its learning rate is near to 0.01."""
     return Outcome("ok", [math.exp(-(math.log10(job["parameters"]["learning_rate"] / 0.01) ** 2))], 0.5)
 
@@ -87,7 +99,7 @@ def test_suggestions_lie_in_the_space_and_learning_rates_are_even_in_their_logar
 
 def test_each_optimizer_has_a_parameter_of_its_own(drawn_dataset):
     optimizers = ("momentum", "adam", "adagrad")
-    settings = settings_of(run_of(drawn_dataset), replace(OPTIMIZER, optimizer=optimizers))
+    settings = search_settings(run_of(drawn_dataset), replace(OPTIMIZER, optimizer=optimizers))
     seen = {}
     for number in range(1, 31):
         values = suggest(settings, [], number)
@@ -99,29 +111,29 @@ def test_each_optimizer_has_a_parameter_of_its_own(drawn_dataset):
 
 def test_what_has_no_effect_is_not_sought(drawn_dataset):
     run = run_of(drawn_dataset, hyperparams=replace(HYPERPARAMS, schedule="cosine"))
-    settings = settings_of(run, OPTIMIZER)
+    settings = search_settings(run, OPTIMIZER)
     assert "learning_rate_decay" not in parameters(settings, suggest(settings, [], 1))
 
 
 def test_one_seed_gives_one_search_also_when_it_is_resumed(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
-    whole = search(settings, 12, "", tmp_path / "whole")
+    monkeypatch.setattr(local, "run_trial", cheap)
+    whole = search(settings, 12, "", tmp_path / "whole", ())
     for count in (1, 9, 12):  # within the random trials, and after them
-        resumed = search(settings, count, "", tmp_path / "resumed")
+        resumed = search(settings, count, "", tmp_path / "resumed", ())
     assert [trial.parameters for trial in resumed] == [trial.parameters for trial in whole]
-    other = search({**settings, "training": {**settings["training"], "seed": 1}}, 1, "", tmp_path / "other")
+    other = search({**settings, "training": {**settings["training"], "seed": 1}}, 1, "", tmp_path / "other", ())
     assert other[0].parameters != whole[0].parameters
 
 
 def test_it_learns_from_its_trials_also_from_failed_ones(settings, tmp_path, monkeypatch):
-    def picky(job, hopeless):  # half of the space fails
+    def picky(job, command, hopeless):  # half of the space fails
         learns = job["parameters"]["learning_rate"] > 1e-3
-        return cheap(job, hopeless) if learns else Outcome("failed", [], 0.1, "diverged: no")
+        return cheap(job, command, hopeless) if learns else Outcome("failed", [], 0.1, "diverged: no")
 
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", picky)
+    monkeypatch.setattr(local, "run_trial", picky)
 
     def mean(name: str, **changes: object) -> float:
-        trials = search({**settings, **changes}, 50, "", tmp_path / name)[8:]
+        trials = search({**settings, **changes}, 50, "", tmp_path / name, ())[8:]
         return sum(trial.accuracy or 0 for trial in trials) / len(trials)
 
     assert mean("learned") > 1.4 * mean("random", random_trials=50)
@@ -155,11 +167,11 @@ def test_longer_warmup_than_a_trial_is_refused_at_once(drawn_dataset):
 
 
 def test_difference_between_one_optimizer_and_several_is_said_of_the_space(drawn_dataset):
-    one = settings_of(run_of(drawn_dataset), OPTIMIZER)
-    two = settings_of(run_of(drawn_dataset), replace(OPTIMIZER, optimizer=("momentum", "adam")))
+    one = search_settings(run_of(drawn_dataset), OPTIMIZER)
+    two = search_settings(run_of(drawn_dataset), replace(OPTIMIZER, optimizer=("momentum", "adam")))
     assert difference(one, two) == "OPTIMIZER.optimizer=['momentum'], not ['momentum', 'adam']"
     falling = run_of(drawn_dataset, hyperparams=replace(HYPERPARAMS, schedule="cosine"))
-    assert difference(one, settings_of(falling, OPTIMIZER)) == "schedule=exponential, not cosine"
+    assert difference(one, search_settings(falling, OPTIMIZER)) == "schedule=exponential, not cosine"
 
 
 def test_median_rule():
@@ -185,13 +197,13 @@ def job_of(settings: dict, dataset: Path | str, **changes: object) -> dict:
 
 
 def test_trial_that_fails_says_why(drawn_dataset):
-    settings = settings_of(run_of(drawn_dataset), replace(OPTIMIZER, samples=256))
+    settings = search_settings(run_of(drawn_dataset), replace(OPTIMIZER, samples=256))
     wild = job_of(settings, drawn_dataset, learning_rate=1e300)  # infinite in fp32: no step leaves a number
-    outcome = run_trial(wild, lambda accuracies: False)
+    outcome = run_trial(wild, SLIM_TRIAL, lambda accuracies: False)
     assert outcome.status == "failed" and outcome.reason.startswith("diverged: ")
-    outcome = run_trial(job_of(settings, "elsewhere"), lambda accuracies: False)
+    outcome = run_trial(job_of(settings, "elsewhere"), TRIAL_COMMAND, lambda accuracies: False)
     assert outcome.status == "failed" and "no converted dataset in elsewhere" in outcome.reason
-    outcome = run_trial(job_of(settings, drawn_dataset, batch_size=1), lambda accuracies: False)
+    outcome = run_trial(job_of(settings, drawn_dataset, batch_size=1), TRIAL_COMMAND, lambda accuracies: False)
     assert outcome.status == "failed" and outcome.reason.startswith("TypeError: ")
 
 
@@ -204,10 +216,8 @@ def test_trial_that_fails_says_why(drawn_dataset):
         ("pass", "ended with exit status 0"),
     ],
 )
-def test_trial_whose_process_dies_has_failed(script, reason, settings, tmp_path, monkeypatch):
-    (tmp_path / "trial.py").write_text(script)
-    monkeypatch.setattr(trial_script, "__file__", str(tmp_path / "trial.py"))
-    outcome = run_trial(job_of(settings, ""), lambda accuracies: False)
+def test_trial_whose_process_dies_has_failed(script, reason, settings):
+    outcome = run_trial(job_of(settings, ""), [sys.executable, "-c", script], lambda accuracies: False)
     assert outcome.status == "failed" and reason in outcome.reason
 
 
@@ -215,15 +225,14 @@ def test_trial_on_other_faces_than_the_searchs_has_failed(settings, drawn_datase
     shutil.copytree(drawn_dataset, tmp_path / "faces")
     path = tmp_path / "faces" / "manifest.json"
     path.write_text(path.read_text().replace(open_dataset(drawn_dataset).manifest["splits"]["Training"]["sha256"], "0"))
-    outcome = run_trial(job_of(settings, str(tmp_path / "faces")), lambda accuracies: False)
+    outcome = run_trial(job_of(settings, str(tmp_path / "faces")), SLIM_TRIAL, lambda accuracies: False)
     assert outcome.status == "failed" and "is another dataset than that of the search" in outcome.reason
 
 
 @pytest.mark.parametrize("told", [False, True])
 def test_trial_whose_search_is_gone_ends_quietly(settings, told, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, trial_script.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(TRIAL_COMMAND, **pipes)
     process.stdout.close()
     place = tmp_path / "place"
     place.mkdir()
@@ -231,21 +240,32 @@ def test_trial_whose_search_is_gone_ends_quietly(settings, told, tmp_path):
     if told:
         process.stdin.write(f"{json.dumps(job)}\n".encode())
         process.stdin.flush()
-        assert process.wait(60) == 1 and not place.exists()
+        assert process.wait(300) == 1 and not place.exists()
     process.stdin.close()
-    assert process.wait(60) == 1 and process.stderr.read() == b""
+    assert process.wait(300) == 1 and process.stderr.read() == b""
     process.stderr.close()
 
 
-def test_hopeless_trial_is_stopped_and_keeps_its_accuracies(settings, tmp_path, monkeypatch):
-    (tmp_path / "trial.py").write_text(
-        "import time\nfor accuracy in (0.1, 0.2, 0.3):\n    print(f'{{\"accuracy\": {accuracy}}}', flush=True)\n"
-        "time.sleep(60)"
+def test_hopeless_trial_is_stopped_and_keeps_its_accuracies(settings, tmp_path):
+    end = tmp_path / "end"
+    script = (
+        "import pathlib, time\n"
+        "for accuracy in (0.1, 0.2, 0.3):\n    print(f'{{\"accuracy\": {accuracy}}}', flush=True)\n"
+        f"time.sleep(60)\npathlib.Path({str(end)!r}).touch()"
     )
-    monkeypatch.setattr(trial_script, "__file__", str(tmp_path / "trial.py"))
     long = {**settings, "training": {**settings["training"], "epochs": 9}}
-    outcome = run_trial(job_of(long, ""), lambda accuracies: accuracies == [0.1, 0.2])
-    assert (outcome.status, outcome.accuracies) == ("stopped", [0.1, 0.2]) and outcome.seconds < 30
+    outcome = run_trial(job_of(long, ""), [sys.executable, "-c", script], lambda accuracies: accuracies == [0.1, 0.2])
+    assert (outcome.status, outcome.accuracies) == ("stopped", [0.1, 0.2])
+    assert not end.exists(), "nobody waited for its end"
+
+
+def test_trial_trains_a_published_model(drawn_dataset):
+    run = run_of(drawn_dataset, "A", hyperparams=replace(HYPERPARAMS, batch_size=32))
+    settings = search_settings(run, replace(OPTIMIZER, samples=32))
+    asked = []
+    outcome = run_trial(job_of(settings, drawn_dataset), TRIAL_COMMAND, asked.append)
+    assert (outcome.status, len(outcome.accuracies), outcome.reason) == ("ok", 1, "")
+    assert asked == [], "after the last epoch there is nothing to stop"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -258,7 +278,7 @@ def searched(drawn_dataset, tmp_path_factory) -> tuple[subprocess.CompletedProce
     shutil.copytree(drawn_dataset, place / DATA)
     shutil.rmtree(place / DATA / "PrivateTest")
     flags = ["--max_evals=2", "--name=tiny", f"--folder={DATA}", "--weight_decay=0.001"]
-    return run_script("optimize_hyperparams.py", *TINY, *flags, cwd=place), place
+    return run_script("optimize_hyperparams.py", *TINY, *flags, cwd=place, slim=True), place
 
 
 def test_search_of_real_trainings(searched):
@@ -284,7 +304,7 @@ def test_best_hyperparameters_are_what_train_takes(searched, tmp_path, monkeypat
     for name in ("search", DATA):
         (tmp_path / name).symlink_to(place / name)
     arguments = shlex.split(command.removeprefix("Train with it: python train.py "))
-    assert {"--model=A", "--features=none", f"--folder={DATA}"} <= set(arguments)
+    assert {"--model=slim", "--features=none", f"--folder={DATA}"} <= set(arguments)
     assert train_main([*arguments, "--epochs=1", "--save_model=no", "--keep_prob=0.77"]) == 0, capsys.readouterr().err
     trained = json.loads((tmp_path / "checkpoints" / "state.json").read_text())["settings"]
     _, trials = read_state(place / "search" / "tiny" / "state.json")
@@ -316,7 +336,7 @@ def test_another_search_under_the_same_name_is_refused(searched, drawn_dataset, 
     ):
         assert main([*same, flag]) == 2
         assert said in capsys.readouterr().err
-    monkeypatch.setattr(optimize_hyperparams, "OPTIMIZER", replace(OPTIMIZER, keep_prob=(0.5, 0.9)))
+    monkeypatch.setattr("parameters.OPTIMIZER", replace(OPTIMIZER, keep_prob=(0.5, 0.9)))
     assert main(same) == 2
     assert "OPTIMIZER.keep_prob=[0.7, 0.99], not [0.5, 0.9]" in capsys.readouterr().err
     assert (place / "search" / "tiny" / "state.json").read_bytes() == state
@@ -351,7 +371,7 @@ def test_damaged_state_is_refused_and_kept(searched, drawn_dataset, tmp_path, mo
 
 def test_two_searches_in_one_folder_are_refused(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with optimize_hyperparams.own(Path("search/default"), HERE):
+    with own(Path("search/default"), HERE):
         assert main([*TINY, f"--folder={drawn_dataset}"]) == 2
     assert "another search is at work in search/default" in capsys.readouterr().err
 
@@ -361,7 +381,7 @@ def test_report_leaves_the_files_of_a_search_at_work_alone(searched, monkeypatch
     monkeypatch.chdir(place)
     folder = Path("search/tiny")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    with optimize_hyperparams.own(folder, HERE):
+    with own(folder, HERE):
         assert main(["--name=tiny", "--report"]) == 0
     output = capsys.readouterr().out
     assert "Best: trial " in output and "A search is at work in search/tiny: its files are left to it" in output
@@ -377,14 +397,14 @@ def test_folder_of_a_search_in_a_database_is_refused(drawn_dataset, tmp_path, mo
         assert main(flags) == 2
         error = "is of search default in database faces on host:27017, not of a search on this machine: use another"
         assert error in capsys.readouterr().err
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
+    monkeypatch.setattr(local, "run_trial", cheap)
     assert main([*TINY, f"--folder={drawn_dataset}", "--max_evals=1", "--search_folder=other"]) == 0
     assert "\n1 trial\nBest: " in capsys.readouterr().out
 
 
 def test_search_of_which_every_trial_fails_exits_with_1(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", lambda job, hopeless: Outcome("failed", [], 1, "bad luck"))
+    monkeypatch.setattr(local, "run_trial", lambda job, command, hopeless: Outcome("failed", [], 1, "bad luck"))
     assert main([*TINY, f"--folder={drawn_dataset}", "--max_evals=3"]) == 1
     output = capsys.readouterr().out
     assert "Trial 3/3: failed: bad luck" in output and "3 trials, 3 failed\nNo trial succeeded" in output
@@ -396,34 +416,33 @@ def test_search_stops_where_trial_after_trial_fails_for_one_reason_but_not_for_d
 ):
     monkeypatch.chdir(tmp_path)
     reasons = itertools.chain(["diverged: nan"] * 5, ["full"] * 3, ["other"], ["full"] * 4)
-    fail = lambda job, hopeless: Outcome("failed", [], 1, next(reasons))  # noqa: E731
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", fail)
+    fail = lambda job, command, hopeless: Outcome("failed", [], 1, next(reasons))  # noqa: E731
+    monkeypatch.setattr(local, "run_trial", fail)
     command = [*TINY, f"--folder={drawn_dataset}", "--max_evals=15"]
     assert main(command) == 2
     assert "4 trials in a row failed (full): mend that" in capsys.readouterr().err
     assert len(read_state(Path("search/default/state.json"))[1]) == 13
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", lambda job, hopeless: Outcome("ok", [0.5], 1))
+    monkeypatch.setattr(local, "run_trial", lambda job, command, hopeless: Outcome("ok", [0.5], 1))
     assert main(command) == 0  # the same command goes on
 
 
-def test_equal_reasons_are_equal_wherever_the_trials_were(drawn_dataset, monkeypatch):
-    settings = settings_of(run_of(drawn_dataset), OPTIMIZER)
+def test_equal_reasons_are_equal_wherever_the_trials_were(drawn_dataset):
+    settings = search_settings(run_of(drawn_dataset), OPTIMIZER)
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import trial\n"
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "import slim; slim.register()\n"
+        "from ferkit.search import trial\nfrom model import ARCHITECTURES\n"
         "def train(run, after_epoch): raise OSError(f'no space for {run.training.checkpoint_folder}')\n"
-        "trial.train = train; trial.main()"
+        "trial.train = train; trial.train_trial(ARCHITECTURES)"
     )
-    script = drawn_dataset.parent / "full.py"
-    script.write_text(code)
-    monkeypatch.setattr(trial_script, "__file__", str(script))
     job = {"settings": settings, "parameters": {"learning_rate": 0.01}, "folder": str(drawn_dataset)}
-    outcomes = [run_trial(job, lambda accuracies: False) for _ in range(2)]
+    outcomes = [run_trial(job, [sys.executable, "-c", code], lambda accuracies: False) for _ in range(2)]
     assert outcomes[0].reason == outcomes[1].reason and "OSError: no space for " in outcomes[0].reason
 
 
 def test_search_around_a_models_own_settings(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
+    monkeypatch.setattr(local, "run_trial", cheap)
     own = ["--model=A", "--features=none", "--settings=ours", "--erasing=1", "--warmup_steps=20"]  # of so few faces
     assert main([*own, f"--folder={drawn_dataset}", "--max_evals=1"]) == 0
     settings, _ = read_state(Path("search/default/state.json"))
@@ -464,41 +483,50 @@ def test_what_cannot_work_is_said_in_one_line(drawn_dataset, flags, fragment, tm
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
-def start(script: Path | str, *flags: str, cwd: Path, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, str(script), *flags]
+def start(command: list[str], *flags: str, cwd: Path, **environment: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **environment}, **pipes)
+    return subprocess.Popen([*command, *flags], cwd=cwd, env={**os.environ, **environment}, **pipes)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_search_killed_at_any_moment_loses_and_repeats_nothing(drawn_dataset, tmp_path):
-    script = tmp_path / "cheap.py"
-    script.write_text(CHEAP.format(root=str(ROOT)))
+    (tmp_path / "cheap.py").write_text(CHEAP.format(root=str(ROOT)))
+    command = [sys.executable, str(tmp_path / "cheap.py")]
     flags = [*TINY, f"--folder={drawn_dataset}", "--max_evals=12", "--random_trials=4"]
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     uninterrupted.mkdir()
     killed.mkdir()
-    started = time.monotonic()
-    process = start(script, *flags, cwd=uninterrupted, SECONDS="0.2")
-    assert process.wait(120) == 0, process.communicate()
-    seconds = time.monotonic() - started
-    state, moments, before = killed / "search" / "default" / "state.json", random.Random(), []
-    for number in range(KILLS):  # spread over start-up, trials and the final report
-        process = start(script, *flags, cwd=killed, SECONDS="0.2")
-        time.sleep(seconds * moments.uniform(number, number + 1) / KILLS)
+    whole = start(command, *flags, cwd=uninterrupted)
+    state, evaluated, before = killed / "search" / "default" / "state.json", killed / "evaluated", []
+
+    def reached(trials: int) -> bool:
+        return trials == 0 or (evaluated.exists() and len(evaluated.read_text().splitlines()) >= trials)
+
+    for trials, longest in KILLS:
+        process = start(command, *flags, cwd=killed, SECONDS="0.1")
+        wait_until(lambda count=trials, process=process: reached(count) or process.poll() is not None)
+        time.sleep(random.uniform(0, longest))
         process.kill()
         process.communicate()
         known = read_state(state)
         trials = known[1] if known else []
         assert trials[: len(before)] == before, "what was finished stays"
         before = trials
-    process = start(script, *flags, cwd=killed)
-    output, errors = process.communicate(timeout=120)
+    assert whole.wait(300) == 0, whole.communicate()
+    process = start(command, *flags, cwd=killed)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert (f"Going on after trial {len(before)}\n" in output) == (0 < len(before) < 12)
     expected = read_state(uninterrupted / "search" / "default" / "state.json")[1]
     assert read_state(state)[1] == expected
     runs = [line.split()[0] for line in (killed / "evaluated").read_text().splitlines()]
-    assert len(runs) <= 12 + KILLS, "a kill costs at most the trial that was under way"
+    assert len(runs) <= 12 + len(KILLS), "a kill costs at most the trial that was under way"
     for name in ("trials.csv", "best_hyperparams.json"):
         written = [place / "search" / "default" / name for place in (killed, uninterrupted)]
         assert len({path.read_bytes() for path in written}) == 1
@@ -511,12 +539,8 @@ def trials_of(process: subprocess.Popen) -> list[int]:
 
 def wait_for_trial(process: subprocess.Popen, temporary: Path) -> int:
     """Until its first trial is at work in its folder; returns the trial's process."""
-    deadline = time.monotonic() + 120
-    while not (list(temporary.glob("trial-*")) and trials_of(process)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1)
+    wait_until(lambda: list(temporary.glob("trial-*/checkpoints/state.json")) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     (trial,) = trials_of(process)
     return trial
 
@@ -526,19 +550,17 @@ def wait_for_trial(process: subprocess.Popen, temporary: Path) -> int:
 def test_interrupted_search_takes_its_trial_with_it(kind, drawn_dataset, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    flags = [*TINY, "--epochs=1000", f"--folder={drawn_dataset}"]
-    process = start(ROOT / "optimize_hyperparams.py", *flags, cwd=tmp_path, TMPDIR=str(temporary))
+    command = command_line("optimize_hyperparams.py", *TINY, slim=True)
+    process = start(command, "--epochs=100000", f"--folder={drawn_dataset}", cwd=tmp_path, TMPDIR=str(temporary))
     trial = wait_for_trial(process, temporary)
     process.send_signal(kind)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == (130 if kind == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     if kind == signal.SIGINT:
         assert "Stopped: search/default keeps 0 trials, the same command goes on" in errors
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{trial}").exists() or list(temporary.glob("trial-*")):
-        assert time.monotonic() < deadline, "the trial goes on, or left its folder"
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{trial}").exists())
+    assert list(temporary.glob("trial-*")) == []
 
 
 # --- train.py --hyperparams ------------------------------------------------------------------------------------------
@@ -547,7 +569,7 @@ def test_interrupted_search_takes_its_trial_with_it(kind, drawn_dataset, tmp_pat
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ('{"momentum": 0.9}', ["sets 'momentum', which there is not", "learning_rate"]),
+        ('{"momentum": 0.9}', ["sets 'momentum', which does not exist", "learning_rate"]),
         ('{"learning_rate": "high"}', ['sets learning_rate to "high": it must be a number']),
         ('{"learning_rate": true}', ["it must be a number"]),
         ('{"batch_size": 12.5}', ["sets batch_size to 12.5: it must be a whole number"]),

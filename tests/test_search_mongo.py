@@ -18,16 +18,29 @@ from pathlib import Path
 
 import pymongo
 import pytest
-import search_mongo
-from command_line import UserError
 from conftest import ROOT
-from hyperopt_compat import OldDatabase
-from search import FORMAT, settings_of
-from search_mongo import DONE, NEW, RUNNING, Heart, Pulse, Server, connect, finish, give_back, kept, lead, reserve, work
 from test_search import CHEAP, TINY, cheap, made, run_of, start
-from trial import Outcome
 
 import optimize_hyperparams
+from ferkit.errors import UserError
+from ferkit.search.hyperopt_compat import OldDatabase
+from ferkit.search.mongo import (
+    DONE,
+    NEW,
+    RUNNING,
+    Heart,
+    Pulse,
+    Server,
+    connect,
+    finish,
+    give_back,
+    kept,
+    lead,
+    reserve,
+    work,
+)
+from ferkit.search.state import FORMAT, settings_of
+from ferkit.search.trial import Outcome
 from optimize_hyperparams import main
 from parameters import OPTIMIZER
 

@@ -5,16 +5,16 @@ import json
 import zipfile
 from pathlib import Path
 
-import evaluation
 import numpy as np
 import pytest
-import saved_model
-import train_svm
-from command_line import UserError
 from conftest import ROOT, assert_one_line_error, run_script
-from train_svm import Choice, Machine, Scaling, all_choices, fit, load, place_landmarks, solve
 
-from data_loader import Split, open_dataset
+from experiments import train_svm
+from experiments.support_vector_machine import Choice, Machine, Scaling, all_choices, fit, load, place_landmarks, solve
+from ferkit import saved_model
+from ferkit.data.dataset import Split, open_dataset
+from ferkit.errors import UserError
+from ferkit.learning import evaluation
 from parameters import SVM
 
 SETTINGS = dataclasses.replace(

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from faces import Box
-from tracking import Tracked, Tracker
-from video import Frame
 
-from predict import Face
+from ferkit.recognition import Face
+from ferkit.video.source import Frame
+from ferkit.video.tracking import Tracked, Tracker
+from ferkit.vision.boxes import Box
 
 SCENE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
 HAPPY, SAD = {"Happy": 0.9, "Sad": 0.1}, {"Happy": 0.2, "Sad": 0.8}

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,30 +15,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import saved_model
-from augmentation import augment
-from command_line import UserError
-from conftest import ROOT, assert_one_line_error, run_script
-from files import lock
+from conftest import ROOT, assert_one_line_error, command_line, run_script
 
-import train as training_script
-from data_loader import Split, open_dataset
-from parameters import (
-    AUGMENTATION,
-    HYPERPARAMS,
-    MODELS,
-    OWN_SETTINGS,
-    PUBLISHED_MODELS,
-    TAUGHT_SETTINGS,
-    TRAINING,
-    Augmentation,
-    Hyperparams,
-    Network,
-    Training,
-)
-from train import Run, State, batches, check_settings, main, settings_of, shuffled_batches, train
+import parameters
+from ferkit import saved_model
+from ferkit.data.dataset import Dataset, Split, open_dataset
+from ferkit.errors import UserError
+from ferkit.files import lock
+from ferkit.learning import checkpoints as checkpoints_module
+from ferkit.learning import training as training_script
+from ferkit.learning.architecture import Architecture
+from ferkit.learning.augmentation import augment
+from ferkit.learning.checkpoints import Checkpoints
+from ferkit.learning.configuration import TrainingSettings, training_settings
+from ferkit.learning.run import Diverged, Run, State, uses_bfloat16
+from ferkit.learning.training import batches, shuffled_batches, train
+from ferkit.provenance import commit
+from ferkit.settings import Augmentation, Hyperparams, Network, Training, check
+from model import ARCHITECTURES
+from parameters import AUGMENTATION, HYPERPARAMS, OWN_SETTINGS, TAUGHT_SETTINGS, TRAINING
+from train import main, parser
 
-NETWORK = Network(model="A", features="landmarks")
+NETWORK = Network(model="slim", features="landmarks")
+PUBLISHED_MODELS = ("A", "B")
 QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
 MODERN = Hyperparams(
     optimizer="nesterov",
@@ -51,7 +49,7 @@ MODERN = Hyperparams(
     weight_decay=5e-4,
     label_smoothing=0.1,
     mixup=0.2,
-    weight_averaging=0.9,
+    ema_decay=0.9,
     batch_size=64,
 )
 CHANGES = Augmentation(flip=True, shift=0.1, zoom=0.1, rotation=12, contrast=0.2, brightness=0.1, erasing=0.25)
@@ -66,6 +64,16 @@ def settings(folder: Path, **changes: object) -> Training:
     return replace(TRAINING, **{"epochs": 2, **places, **changes})
 
 
+def run_of(
+    dataset: Dataset,
+    network: Network,
+    hyperparams: Hyperparams,
+    training: Training,
+    augmentation: Augmentation = AUGMENTATION,
+) -> Run:
+    return Run(dataset, ARCHITECTURES[network.model], network, hyperparams, training, augmentation)
+
+
 def learned(state: State) -> np.ndarray:
     """Loss, accuracy and validation accuracy, a row an epoch."""
     return np.array([(row["loss"], row["accuracy"], row["validation_accuracy"]) for row in state.history])
@@ -75,14 +83,14 @@ def learned(state: State) -> np.ndarray:
 def uninterrupted(drawn_dataset, tmp_path_factory) -> tuple[State, Path]:
     """Three epochs in one go, and where they were saved."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    return train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(folder, epochs=3))), folder
+    return train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(folder, epochs=3))), folder
 
 
 def test_one_seed_makes_a_run_repeatable(drawn_dataset, uninterrupted, tmp_path):
-    again = train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
+    again = train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
     np.testing.assert_allclose(learned(again), learned(uninterrupted[0])[:1], rtol=1e-4)
     other = train(
-        Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False, seed=1))
+        run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False, seed=1))
     )
     assert not np.allclose(learned(other), learned(again), rtol=1e-3)
 
@@ -106,7 +114,7 @@ def test_what_a_training_leaves_on_disk(uninterrupted):
 
 
 def tensorboard_values(file: Path) -> list[tuple[str, float]]:
-    from tflearn_compat import tf
+    from ferkit.learning.tflearn_compat import tf
 
     return [(v.tag, v.simple_value) for event in tf.train.summary_iterator(str(file)) for v in event.summary.value]
 
@@ -123,8 +131,8 @@ def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
 
 def start_training(dataset: Path, folder: Path, *flags: str) -> subprocess.Popen:
     places = settings(folder)
-    command = [sys.executable, str(ROOT / "train.py"), "--train=yes", f"--folder={dataset}"]
-    command += ["--model=A", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
+    command = command_line("train.py", "--train=yes", f"--folder={dataset}", slim=True)
+    command += ["--model=slim", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
     command += ["--learning_rate=0.001", "--batch_size=64", "--keep_prob=0.8"]
     command += [f"--{name}={getattr(places, name)}" for name in ("save_model_path", "checkpoint_folder", "logs_folder")]
     command += flags  # the last of two counts
@@ -171,32 +179,32 @@ def test_resuming_another_training_is_refused(drawn_dataset, uninterrupted, tmp_
     shutil.copytree(uninterrupted[1] / "checkpoints", tmp_path / "checkpoints")
     dataset, same = open_dataset(drawn_dataset), settings(tmp_path, epochs=3)
     with pytest.raises(UserError, match="learning_rate=0.001, not 0.5"):
-        train(Run(dataset, NETWORK, replace(QUICK, learning_rate=0.5), same), resume=True)
+        train(run_of(dataset, NETWORK, replace(QUICK, learning_rate=0.5), same), resume=True)
     with pytest.raises(UserError, match="seed=0, not 5"):
-        train(Run(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
-    used = training_script.uses_bfloat16(same)
+        train(run_of(dataset, NETWORK, QUICK, replace(same, seed=5)), resume=True)
+    used = uses_bfloat16(same)
     was, now = ("yes", "no") if used else ("no", "yes")
     with pytest.raises(UserError, match=f"bfloat16={was}, not {now}"):
-        train(Run(dataset, NETWORK, QUICK, replace(same, bfloat16=now)), resume=True)
+        train(run_of(dataset, NETWORK, QUICK, replace(same, bfloat16=now)), resume=True)
     with pytest.raises(UserError, match="has 3 epochs already, more than 2: use --epochs=3, or leave out --resume=yes"):
-        train(Run(dataset, NETWORK, QUICK, replace(same, epochs=2)), resume=True)
+        train(run_of(dataset, NETWORK, QUICK, replace(same, epochs=2)), resume=True)
     state = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     damaged = ["{", "[]", *(json.dumps({**state, **change}) for change in ({"history": [{}]}, {"settings": None}))]
     for file in (tmp_path / "checkpoints").glob("*epoch-*.data*"):
         os.truncate(file, 1000)
     with pytest.raises(UserError, match="missing or damaged"):
-        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+        train(run_of(dataset, NETWORK, QUICK, same), resume=True)
     for text in damaged:
         (tmp_path / "checkpoints" / "state.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
-            train(Run(dataset, NETWORK, QUICK, same), resume=True)
+            train(run_of(dataset, NETWORK, QUICK, same), resume=True)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="nothing to resume"):
-        train(Run(dataset, NETWORK, QUICK, same), resume=True)
+        train(run_of(dataset, NETWORK, QUICK, same), resume=True)
 
 
 def test_two_trainings_in_one_checkpoint_folder_are_refused(drawn_dataset, tmp_path):
-    run = Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path))
+    run = run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path))
     state = tmp_path / "checkpoints" / "state.json"
     state.parent.mkdir()
     with lock(state), pytest.raises(UserError, match="another training uses .*checkpoints: name another --checkpoint"):
@@ -206,30 +214,34 @@ def test_two_trainings_in_one_checkpoint_folder_are_refused(drawn_dataset, tmp_p
 
 def test_model_that_is_evaluated_is_the_one_that_is_asked_for(drawn_dataset, uninterrupted, capsys):
     path = uninterrupted[1] / "best_model" / "saved_model.bin"
-    flags = ["--evaluate=yes", f"--save_model_path={path}", f"--folder={drawn_dataset}"]
-    for other, known in (("--model=B", "model=A"), ("--features=none", "features=landmarks")):
+    flags = ["--evaluate=yes", f"--model_path={path}", f"--folder={drawn_dataset}"]
+    for other, known in (("--model=B", "model=slim"), ("--features=none", "features=landmarks")):
         assert main([*flags, other]) == 2
         assert f"{path} was trained with {known}: leave out {other}" in capsys.readouterr().err
-    assert main([*flags, "--model=A", "--features=landmarks"]) == 0
+    assert main([*flags, "--model=slim", "--features=landmarks"]) == 0
     assert "PrivateTest" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
 def modern(drawn_dataset, tmp_path_factory) -> Iterator[tuple[Run, State, Path]]:
-    """Two epochs of a slim Model C with all that its training needs, in one go, and where they were saved."""
-    from model import ARCHITECTURES, Architecture, Convolution
+    """Two epochs of a network like Model C, with all that its training needs, in one go, and where they were saved."""
 
-    convolutions = (Convolution(8, 3), Convolution(16, 3), Convolution(32, 3, pooled=False), Convolution(32, 3))
+    def averaged(layers, faces):
+        for filters, pooled in ((8, True), (16, True), (32, False), (32, True)):
+            faces = layers.convolution(faces, filters, 3, pooled=pooled)
+        return layers.dropout(layers.global_average_pooling(faces))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "C", Architecture(convolutions, dense=(), joint=16, averaged=True))
-        folder, network = tmp_path_factory.mktemp("modern"), Network(model="C", features="landmarks", standardize=True)
-        run = Run(open_dataset(drawn_dataset), network, MODERN, settings(folder), CHANGES)
+        patch.setitem(ARCHITECTURES, "averaged", Architecture(averaged, joint=16))
+        folder = tmp_path_factory.mktemp("modern")
+        network = Network(model="averaged", features="landmarks", standardize=True)
+        run = run_of(open_dataset(drawn_dataset), network, MODERN, settings(folder), CHANGES)
         yield run, train(run), folder
 
 
 def last_weights(folder: Path, state: State) -> dict[str, np.ndarray]:
     """All that is in the last epoch's checkpoint."""
-    from tflearn_compat import tf
+    from ferkit.learning.tflearn_compat import tf
 
     reader = tf.train.load_checkpoint(str(folder / "checkpoints" / f"{state.log}_epoch-{len(state.history)}"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
@@ -310,14 +322,14 @@ def learn(drawn_dataset) -> Split:
     return open_dataset(drawn_dataset).load("Training", "landmarks")
 
 
-def run_of(dataset: Path, augmentation: Augmentation, seed: int = 0) -> Run:
-    return Run(open_dataset(dataset), NETWORK, QUICK, replace(TRAINING, seed=seed), augmentation)
+def augmented_run(dataset: Path, augmentation: Augmentation, seed: int = 0) -> Run:
+    return run_of(open_dataset(dataset), NETWORK, QUICK, replace(TRAINING, seed=seed), augmentation)
 
 
 def test_batches_are_the_shuffled_rows_each_changed_by_its_own_chance(drawn_dataset, learn):
     rows = shuffled_batches(700, 64, seed=3, epoch=2)
     for augmentation in (Augmentation(), CHANGES):
-        made = list(batches(run_of(drawn_dataset, augmentation, seed=3), learn, epoch=2))
+        made = list(batches(augmented_run(drawn_dataset, augmentation, seed=3), learn, epoch=2))
         assert len(made) == len(rows) == 700 // 64
         for step, ((batch, _), chosen) in enumerate(zip(made, rows, strict=True)):
             np.testing.assert_array_equal(batch.labels, learn.labels[chosen])
@@ -331,7 +343,7 @@ def test_batches_differ_by_epoch_and_seed_and_leave_the_faces_as_they_were(drawn
     before = learn.images.copy(), learn.features.copy()
 
     def pixels(seed: int, epoch: int) -> np.ndarray:
-        made = batches(run_of(drawn_dataset, CHANGES, seed), learn, epoch)
+        made = batches(augmented_run(drawn_dataset, CHANGES, seed), learn, epoch)
         return np.stack([batch.images for batch, _ in made])
 
     first = pixels(0, 1)
@@ -342,7 +354,7 @@ def test_batches_differ_by_epoch_and_seed_and_leave_the_faces_as_they_were(drawn
 
 
 def test_what_goes_wrong_ahead_is_told_and_an_abandoned_epoch_leaves_no_thread(drawn_dataset, learn, monkeypatch):
-    run = run_of(drawn_dataset, CHANGES)
+    run = augmented_run(drawn_dataset, CHANGES)
     threads = threading.active_count()
     abandoned = batches(run, learn, epoch=1)
     next(abandoned)
@@ -353,8 +365,8 @@ def test_what_goes_wrong_ahead_is_told_and_an_abandoned_epoch_leaves_no_thread(d
         next(batches(run, learn, epoch=1))
 
 
-def chosen(*flags: str) -> tuple[Network, Hyperparams, Training, Augmentation]:
-    return settings_of(training_script._parser().parse_args(["--train=yes", *flags]))
+def chosen(*flags: str) -> TrainingSettings:
+    return training_settings(parser().parse_args(["--train=yes", *flags]), parameters, ARCHITECTURES)
 
 
 def test_models_own_settings_replace_the_published_ones_and_flags_replace_both():
@@ -373,7 +385,7 @@ def test_models_own_settings_replace_the_published_ones_and_flags_replace_both()
 
 
 def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):
-    monkeypatch.setattr(training_script, "NETWORK", replace(training_script.NETWORK, model="C"))
+    monkeypatch.setattr(parameters, "NETWORK", replace(parameters.NETWORK, model="C"))
     assert chosen()[1].schedule == "cosine"
     assert chosen("--model=B")[1] == HYPERPARAMS
 
@@ -399,9 +411,9 @@ def test_settings_of_our_own_are_asked_for_by_name(monkeypatch):
         }
         own = OWN_SETTINGS[model]
         assert {name: found[name] for name in own} == own and found["settings"] == "ours"
-        assert found["features"] == training_script.NETWORK.features, "one recipe for all inputs"
+        assert found["features"] == parameters.NETWORK.features, "one recipe for all inputs"
     assert chosen("--model=A", "--settings=ours", "--epochs=2")[2].epochs == 2
-    monkeypatch.setattr(training_script, "TRAINING", replace(TRAINING, settings="ours"))
+    monkeypatch.setattr(parameters, "TRAINING", replace(TRAINING, settings="ours"))
     assert chosen("--model=A")[1].schedule == "cosine"
     assert chosen("--model=A", "--settings=published")[1] == HYPERPARAMS
     with pytest.raises(UserError, match="Model C has no published settings"):
@@ -415,7 +427,7 @@ def test_taught_settings_are_our_own_and_a_teacher(monkeypatch):
         assert taught[2] == replace(ours[2], settings="taught") and (taught[0], taught[3]) == (ours[0], ours[3])
     with pytest.raises(UserError, match="Model C has no taught settings"):
         chosen("--model=C", "--settings=taught")
-    monkeypatch.setattr(training_script, "TRAINING", replace(TRAINING, settings="taught"))
+    monkeypatch.setattr(parameters, "TRAINING", replace(TRAINING, settings="taught"))
     assert chosen("--model=A")[1] == taught[1] and chosen("--model=C")[1].teacher_share == 0
     monkeypatch.setitem(TAUGHT_SETTINGS, "teacher_share", "most")
     with pytest.raises(UserError, match='TAUGHT_SETTINGS sets teacher_share to "most": it must be a number'):
@@ -425,7 +437,7 @@ def test_taught_settings_are_our_own_and_a_teacher(monkeypatch):
 @pytest.mark.parametrize("model", PUBLISHED_MODELS)
 def test_published_models_stay_as_published(model):
     assert chosen(f"--model={model}") == (
-        replace(training_script.NETWORK, model=model),
+        replace(parameters.NETWORK, model=model),
         HYPERPARAMS,
         TRAINING,
         AUGMENTATION,
@@ -433,16 +445,15 @@ def test_published_models_stay_as_published(model):
 
 
 def test_every_own_setting_is_a_setting_of_a_model():
-    assert OWN_SETTINGS.keys() <= set(MODELS)
+    assert OWN_SETTINGS.keys() <= set(ARCHITECTURES)
     for model, own in OWN_SETTINGS.items():
         parts = chosen(f"--model={model}", "--settings=ours")
         metadata = {field.name: (field.metadata, field.default) for part in parts for field in fields(part)}
         for name, value in own.items():
             explained, default = metadata[name]
             assert type(value) is type(default), name
-            assert explained["choices"] is None or value in explained["choices"], name
-        network, hyperparams, training, augmentation = parts
-        check_settings(network, hyperparams, training, augmentation)
+            assert name == "features" or explained["choices"] is None or value in explained["choices"], name
+        parts.check()
 
 
 def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_dataset, tmp_path):
@@ -450,56 +461,56 @@ def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_datase
     checkpoints.mkdir()
     for name in ("old_epoch-7.index", "old_epoch-7.data-00000-of-00001", "notes.txt"):
         (checkpoints / name).touch()
-    state = train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
+    state = train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
     assert {path.name.split(".")[0] for path in checkpoints.glob("[!.]*")} == {f"{state.log}_epoch-1", "state", "notes"}
 
 
 def test_new_training_killed_in_its_first_epoch_leaves_the_old_one_to_resume(drawn_dataset, tmp_path, monkeypatch):
     dataset, places = open_dataset(drawn_dataset), settings(tmp_path, epochs=1, save_model=False)
-    old = train(Run(dataset, NETWORK, QUICK, places))
+    old = train(run_of(dataset, NETWORK, QUICK, places))
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(training_script, "log_name", lambda network: "a later one")
-        patch.setattr(training_script, "whole_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(checkpoints_module, "whole_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):  # between the weights and the state that names them
-            train(Run(dataset, NETWORK, QUICK, replace(places, seed=1)))
+            train(run_of(dataset, NETWORK, QUICK, replace(places, seed=1)))
     after = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     assert before.items() <= after.items()
-    assert train(Run(dataset, NETWORK, QUICK, places), resume=True) == old
+    assert train(run_of(dataset, NETWORK, QUICK, places), resume=True) == old
 
 
 def test_diverging_training_stops_with_a_message(drawn_dataset, tmp_path):
     wild = replace(QUICK, optimizer="momentum", learning_rate=1e300)  # infinite in fp32
     with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1: try a lower --learning_rate"):
-        train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
+        train(run_of(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
     assert not (tmp_path / "best_model").exists()
 
 
 def test_divergence_has_an_exit_status_of_its_own(drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     wild = ["--learning_rate=1e300", "--optimizer_param=0.9", "--batch_size=64", "--keep_prob=0.8", "--epochs=1"]
-    flags = ["--train=yes", "--model=A", "--features=landmarks", f"--folder={drawn_dataset}", *wild]
-    assert main(flags) == training_script.Diverged.status == 3
+    flags = ["--train=yes", "--model=slim", "--features=landmarks", f"--folder={drawn_dataset}", *wild]
+    assert main(flags) == Diverged.status == 3
     assert "the loss became" in capsys.readouterr().err
 
 
-def test_commit_is_dirty_when_code_changed_and_not_when_results_grew(tmp_path, monkeypatch):
+def test_commit_is_dirty_when_code_changed_and_not_when_results_grew(tmp_path):
     def git(*words: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    monkeypatch.setattr(training_script, "__file__", str(tmp_path / "train.py"))
-    assert training_script.commit() is None, "no repository"
-    for name in ("train.py", "results.csv"):
+    assert commit(tmp_path) is None, "no repository"
+    for name in ("ferkit/train.py", "results.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1\n")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     (tmp_path / "results.csv").write_text("2\n")
-    clean = training_script.commit()
+    clean = commit(tmp_path)
     assert clean and not clean.endswith("-dirty")
-    (tmp_path / "train.py").write_text("2\n")
-    assert training_script.commit() == f"{clean}-dirty"
+    (tmp_path / "ferkit" / "train.py").write_text("2\n")
+    assert commit(tmp_path) == f"{clean}-dirty"
 
 
 def test_diverging_training_keeps_the_best_finished_epoch(drawn_dataset, tmp_path, monkeypatch):
@@ -508,42 +519,42 @@ def test_diverging_training_keeps_the_best_finished_epoch(drawn_dataset, tmp_pat
     def diverge_in_the_third(*arguments):
         epochs.append(arguments)
         if len(epochs) == 3:
-            raise training_script.Diverged("the loss became nan")
+            raise Diverged("the loss became nan")
         return train_epoch(*arguments)
 
     train_epoch = training_script.train_epoch
     monkeypatch.setattr(training_script, "train_epoch", diverge_in_the_third)
     with pytest.raises(UserError, match="the loss became nan"):
-        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=5)))
+        train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=5)))
     assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts["epochs_finished"] == 2
 
 
 def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_epoch_before(drawn_dataset, tmp_path, monkeypatch):
-    write = training_script.Checkpoints.write
+    write = Checkpoints.write
 
     def interrupted(checkpoints, graph, session, state):
         if len(state.history) == 2:
             raise KeyboardInterrupt
         write(checkpoints, graph, session, state)
 
-    monkeypatch.setattr(training_script.Checkpoints, "write", interrupted)
+    monkeypatch.setattr(Checkpoints, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
+        train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
     facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
     assert (facts["epochs_finished"], facts["best_epoch"]) == (1, 1)
 
 
 def test_ctrl_c_while_old_checkpoints_are_deleted_keeps_the_epoch(drawn_dataset, tmp_path, monkeypatch):
-    tidy = training_script.Checkpoints.tidy
+    tidy = Checkpoints.tidy
 
     def interrupted(checkpoints, state):
         tidy(checkpoints, state)
         if len(state.history) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_script.Checkpoints, "tidy", interrupted)
+    monkeypatch.setattr(Checkpoints, "tidy", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
+        train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
     assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts["epochs_finished"] == 2
 
 
@@ -551,21 +562,21 @@ def test_weights_that_are_no_numbers_are_not_saved(drawn_dataset, tmp_path):
     """The last step of an epoch may ruin the weights after its loss was computed."""
     wild = replace(QUICK, optimizer="momentum", learning_rate=1e300, batch_size=700)  # infinite in fp32
     with pytest.raises(UserError, match="the weights are no numbers after epoch 1"):
-        train(Run(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
+        train(run_of(open_dataset(drawn_dataset), NETWORK, wild, settings(tmp_path)))
     assert not (tmp_path / "best_model").exists()
 
 
 def test_dataset_without_validation_split_keeps_the_last_epoch(drawn_dataset, tmp_path, capsys):
     dataset = open_dataset(drawn_dataset)
     del dataset.manifest["splits"]["PublicTest"]
-    train(Run(dataset, NETWORK, QUICK, settings(tmp_path)))
+    train(run_of(dataset, NETWORK, QUICK, settings(tmp_path)))
     assert "the last epoch is kept" in capsys.readouterr().out
     facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
     assert facts["best_epoch"] == 2 and facts["validation_accuracy"] is None
 
 
 def test_quantized_model_says_what_it_costs(drawn_dataset, tmp_path, capsys):
-    train(Run(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, quantize=True)))
+    train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, quantize=True)))
     assert "8-bit weights: validation accuracy" in capsys.readouterr().out
     facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
     assert facts["training"]["quantize"] and facts["validation_accuracy_unquantized"] is not None
@@ -633,13 +644,13 @@ def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path)
         {"label_smoothing": 1.0},
         {"mixup": -1.0},
         {"mixup": float("nan")},
-        {"weight_averaging": 1.0},
+        {"ema_decay": 1.0},
     ],
     ids=str,
 )
 def test_impossible_hyperparameters_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
-        check_settings(Network(), replace(HYPERPARAMS, **change), TRAINING, AUGMENTATION)
+        check(Network(), replace(HYPERPARAMS, **change), TRAINING, AUGMENTATION)
 
 
 @pytest.mark.parametrize(
@@ -654,13 +665,13 @@ def test_impossible_hyperparameters_are_refused(change):
     ],
 )
 def test_impossible_augmentation_is_refused(name, highest, refused):
-    check_settings(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: highest}))
+    check(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: highest}))
     for value in (refused, -0.1, float("nan")):
         with pytest.raises(UserError, match=f"{name} is {value}: it must be from 0 to {highest}"):
-            check_settings(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: value}))
+            check(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: value}))
 
 
 def test_warm_up_longer_than_the_training_is_refused(drawn_dataset, tmp_path):
-    run = Run(open_dataset(drawn_dataset), NETWORK, replace(QUICK, warmup_steps=21), settings(tmp_path, epochs=2))
+    run = run_of(open_dataset(drawn_dataset), NETWORK, replace(QUICK, warmup_steps=21), settings(tmp_path, epochs=2))
     with pytest.raises(UserError, match="warmup_steps is 21, but the training has only 20 steps"):
         train(run)

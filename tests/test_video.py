@@ -17,15 +17,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command_line import UserError
 from conftest import ROOT, assert_one_line_error, load_script, moving_faces, read_video, run_script, write_video
-from faces import Box, find_faces
-from recording import FaceLog, Recorder
-from tracking import Tracked
-from video import Frame, Reader, open_video, without_credentials
 
+from ferkit.errors import UserError
+from ferkit.recognition import Face
+from ferkit.video.recording import FaceLog, Recorder
+from ferkit.video.source import Frame, Reader, open_video, without_credentials
+from ferkit.video.tracking import Tracked
+from ferkit.vision.boxes import Box
+from ferkit.vision.detection import find_faces
 from parameters import VIDEO_PREDICTOR
-from predict import Face
 
 SCRIPT = "predict-from-video.py"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"

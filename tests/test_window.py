@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, moving_faces, write_video
-from faces import read_image
+
+from ferkit.vision.pictures import read_image
 
 Xlib = pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install -r requirements-dev.txt")
 

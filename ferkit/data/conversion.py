@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def convert(
     limit: int | None = None,
     processes: int = 1,
     shape_predictor_path: str = SHAPE_PREDICTOR,
-) -> dict:
+) -> dict[str, Any]:
     """Converts FER2013 at `source` into `folder`, which appears whole or not at all; returns its manifest.
 
     labels: the expressions to keep, ascending; they become 0…K-1. arrays: of "landmarks", "hog_features",
@@ -145,14 +146,16 @@ def write_split(folder: Path, faces: Faces, classes: int, one_hot: bool) -> None
     np.save(folder / "labels.npy", np.eye(classes, dtype=np.float32)[indices] if one_hot else indices)
 
 
-def describe(faces: Faces, labels: Sequence[int]) -> dict:
+def describe(faces: Faces, labels: Sequence[int]) -> dict[str, Any]:
     """Counts of one split, for the manifest."""
     counts = np.bincount(faces.labels, minlength=len(labels))
     return {
         "count": len(faces.labels),
         "expressions": {EMOTIONS[label]: int(count) for label, count in zip(labels, counts, strict=True)},
         "blank": sum(int(image.min() == image.max()) for image in faces.images),
-        "sha256": hashlib.sha256(b"".join([*faces.images, bytes(faces.labels)])).hexdigest(),
+        "sha256": hashlib.sha256(
+            b"".join([*(image.tobytes() for image in faces.images), bytes(faces.labels)])
+        ).hexdigest(),
     }
 
 

@@ -609,7 +609,7 @@ def draw_face(expression: int, random: np.random.Generator, size: int = IMAGE_SI
     canvas = Canvas(picture, pose(random, (large / 2, large / 2), large / 2, 1.0), random.normal(0, 0.06))
     light = random.normal(0, [0.13, 0.08])
     draw_head(canvas, draw_person(random), draw_look(expression, random), light)
-    face = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    face: np.ndarray = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
     softness = random.uniform(0.2, 0.75) * size / IMAGE_SIZE
     face = cv2.GaussianBlur(face, (0, 0), softness)
     contrast, brightness = random.uniform(0.75, 1.2), random.normal(0, 14)
@@ -691,7 +691,7 @@ def write_photo(path: str | Path, expressions: Sequence[int], seed: int = 0) -> 
         raise UserError(f"cannot write a picture called {path}: end its name with .png or .jpg")
     photo, _ = draw_photo(expressions, np.random.default_rng(seed))
     with whole_file(path) as temporary:
-        temporary.write_bytes(cv2.imencode(Path(path).suffix, photo)[1])
+        temporary.write_bytes(cv2.imencode(Path(path).suffix, photo)[1].tobytes())
 
 
 def face_count(text: str) -> int:

@@ -16,9 +16,9 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from ferkit.errors import UserError
 from ferkit.vision.pictures import read_image
 
 COLUMNS = ("emotion", "pixels", "usage")
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
 SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
@@ -111,8 +111,9 @@ def _texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
     elif last in (".tar", ".tgz", ".tbz2", ".txz") or (suffixes[:1] == [".tar"] and last in OPENERS):
         with tarfile.open(fileobj=raw, mode="r:*") as archive:
             for member in archive:
-                if member.isfile() and _is_csv(member.name):
-                    yield _text(archive.extractfile(member))
+                content = archive.extractfile(member) if member.isfile() and _is_csv(member.name) else None
+                if content is not None:
+                    yield _text(content)
     else:
         yield _text(OPENERS[last](raw) if last in OPENERS else raw)
 
@@ -122,7 +123,7 @@ def _is_csv(name: str) -> bool:
     return base.endswith(".csv") and not base.startswith(".")  # macOS puts ._fer2013.csv beside fer2013.csv
 
 
-def _text(stream: BinaryIO) -> io.TextIOBase:
+def _text(stream: IO[bytes]) -> io.TextIOBase:
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 

@@ -106,11 +106,11 @@ def size(feature: str) -> int:
 
 def columns(feature: str) -> dict[str, slice]:
     """Where each part's values stand in the vector of a feature."""
-    ends = np.cumsum([part.size for part in parts_of(feature).values()]).tolist()
-    starts = [0, *ends[:-1]]
-    return {
-        name: slice(*bounds) for name, bounds in zip(parts_of(feature), zip(starts, ends, strict=True), strict=True)
-    }
+    places, start = {}, 0
+    for name, part in parts_of(feature).items():
+        places[name] = slice(start, start + part.size)
+        start += part.size
+    return places
 
 
 def extract(faces: np.ndarray, feature: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
@@ -122,7 +122,8 @@ def extract(faces: np.ndarray, feature: str, shape_predictor_path: str = SHAPE_P
 def join(parts: Mapping[str, np.ndarray], feature: str, count: int) -> np.ndarray:
     """The arrays of `count` faces, side by side: (count, size(feature)) float32."""
     none = np.zeros((count, 0), np.float32)
-    return np.concatenate([none, *(parts[name].reshape(count, -1) for name in parts_of(feature))], axis=1)
+    rows = (parts[name].reshape(count, part.size) for name, part in parts_of(feature).items())
+    return np.concatenate([none, *rows], axis=1)
 
 
 def provenance(feature: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> dict[str, dict[str, Any]]:
@@ -141,5 +142,5 @@ def moved(vectors: np.ndarray, feature: str, matrices: np.ndarray, faces: np.nda
         if part.moved is None:
             parts[name] = part.extract(faces, SHAPE_PREDICTOR)
         else:
-            parts[name] = part.moved(values.reshape(-1, *part.shape), matrices, faces)
+            parts[name] = part.moved(values.reshape(len(values), *part.shape), matrices, faces)
     return join(parts, feature, len(faces))

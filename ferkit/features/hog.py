@@ -37,7 +37,9 @@ class _Grid:
 
     def __init__(self, starts: range, window: int, cell: int):
         self.cell = cell
-        inside, border, cells_of_window = [], [], []
+        inside: list[np.ndarray] = []
+        border: list[np.ndarray] = []
+        cells_of_window: list[range] = []
         for start in starts:
             stop = min(start + window, IMAGE_SIZE)
             cells = range(start, stop - cell + 1, cell)

@@ -25,7 +25,8 @@ EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split tha
 class Classifier(Protocol):
     """What can be evaluated: a saved network, or a support vector machine."""
 
-    facts: dict[str, Any]
+    @property
+    def facts(self) -> dict[str, Any]: ...
 
     @property
     def expressions(self) -> tuple[str, ...]: ...

@@ -18,7 +18,7 @@ with quiet():
     if not hasattr(nest, "is_sequence"):
         nest.is_sequence = nest.is_nested
     if not hasattr(PIL.Image, "ANTIALIAS"):
-        PIL.Image.ANTIALIAS = PIL.Image.LANCZOS
+        setattr(PIL.Image, "ANTIALIAS", PIL.Image.Resampling.LANCZOS)  # noqa: B010 a type checker knows no such name
     tf.get_logger().setLevel("ERROR")
     import tflearn
 

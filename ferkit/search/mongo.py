@@ -14,6 +14,7 @@ Who is alive is seen by counters that go on counting, never by a clock, as clock
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -97,7 +98,7 @@ def connect(address: str, environment: Mapping[str, str]) -> Server:
     password = parts["password"] or environment.get(PASSWORD)
     if bool(user) != bool(password):
         raise UserError(f"{hosts} needs user and password, or neither: set both {USER} and {PASSWORD}")
-    login = {"username": user, "password": password, "authSource": "admin"} if user else {}
+    login: dict[str, Any] = {"username": user, "password": password, "authSource": "admin"} if user else {}
     if "authsource" in {option.lower() for option in parts["options"]}:
         login.pop("authSource", None)
     place = f"database {name} on {hosts}"
@@ -395,7 +396,8 @@ class Driver:
         jobs = MongoJobs(database, database.jobs, files, database.client, tunnel=None, config_name="spec")
         database.job_ids.update_one({"a": 0}, {"$setOnInsert": {"last_id": 0}}, upsert=True)  # or it waits for one
         self.history = MongoTrials(jobs, exp_key=name, refresh=False)
-        self.pulse, self.told = HeartbeatMonitor(), set()
+        self.pulse = HeartbeatMonitor()
+        self.told: set[int] = set()
 
     def run(self) -> list[Trial]:
         trials = finished_trials(self.server, self.name)
@@ -416,7 +418,7 @@ class Driver:
                     sys.stdout.flush()
                 alone = not workers
                 self.patiently(self.bring_back)
-                self.patiently(lambda count=workers: self.fill_queue(count))
+                self.patiently(functools.partial(self.fill_queue, workers))
                 time.sleep(POLL)
                 if self.heart.lost:
                     raise UserError(f"search {self.name} in {self.server.place} was taken over by another driver")

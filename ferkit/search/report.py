@@ -137,8 +137,8 @@ def draw_progress(trials: Sequence[Trial], path: Path) -> Path:
         if some:
             axes.scatter([t.number for t in some], [t.accuracy for t in some], marker=marker, c=colour, label=status)
     leaders = [(trial.number, best(trials[:count])) for count, trial in enumerate(trials, 1)]
-    leaders = [(number, leader.accuracy) for number, leader in leaders if leader is not None]
-    axes.step(*zip(*leaders, strict=True), where="post", color="C2", label="best so far")
+    reached = [(number, leader.accuracy) for number, leader in leaders if leader is not None]
+    axes.step(*zip(*reached, strict=True), where="post", color="C2", label="best so far")
     failed = [trial.number for trial in trials if trial.accuracy is None]
     if failed:  # without an accuracy: at the foot of the picture
         floor = axes.get_xaxis_transform()

@@ -133,7 +133,7 @@ def understood(place: str) -> Iterator[None]:
 
 
 def check_kept(version: int, settings: dict[str, Any]) -> None:
-    """Raises an exception, of whatever kind, for settings that `settings_of` of this version does not make."""
+    """Raises an exception, of whatever kind, for settings that `search_settings` of this version does not make."""
     if version != FORMAT:
         raise ValueError(f"format {version}, not {FORMAT}")
     with_values(Optimizer(), {name: settings[name] for name in ("samples", "random_trials", "stop_early")}, "search")

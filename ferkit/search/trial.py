@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
@@ -29,6 +29,8 @@ from ferkit.learning.run import Diverged, Run
 from ferkit.learning.training import train
 from ferkit.search.trials import DIVERGED
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
+
+ATTEMPTS = 100  # to delete the folder of a trial that is still at work
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
             env={**os.environ, **_progress()},
             start_new_session=True,  # Ctrl-C is the search's business
         )
+        orders, answers = _pipes(process)
         try:
-            _tell(process, {**job, "place": place})
-            for line in process.stdout:
+            _tell(orders, {**job, "place": place})
+            for line in answers:
                 message = json.loads(line)
                 reason = message.get("failed", reason)
                 if "accuracy" in message:
@@ -77,8 +80,8 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
         finally:
             status = process.wait()
             with contextlib.suppress(BrokenPipeError):  # of what it died too early to read
-                process.stdin.close()
-            process.stdout.close()
+                orders.close()
+            answers.close()
     seconds = time.monotonic() - started
     if stopped:
         return Outcome("stopped", accuracies, seconds)
@@ -94,10 +97,15 @@ def _progress() -> dict[str, str]:
     return {"TQDM_DISABLE": "1"}
 
 
-def _tell(process: subprocess.Popen, job: dict[str, Any]) -> None:
+def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    assert process.stdin is not None and process.stdout is not None, "it was started with both"
+    return process.stdin, process.stdout
+
+
+def _tell(orders: IO[str], job: dict[str, Any]) -> None:
     try:
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()  # and left open: its end tells the trial that the search is gone
+        orders.write(json.dumps(job) + "\n")
+        orders.flush()  # and left open: its end tells the trial that the search is gone
     except BrokenPipeError:  # it has died already, which its status will say
         pass
 
@@ -180,5 +188,8 @@ def _end_with_search(place: str) -> None:
 
 
 def _end(place: str) -> NoReturn:
-    shutil.rmtree(place, ignore_errors=True)
+    for _ in range(ATTEMPTS):  # the training goes on meanwhile, and writes
+        shutil.rmtree(place, ignore_errors=True)
+        if not os.path.exists(place):
+            break
     os._exit(1)

@@ -48,7 +48,7 @@ class Live:
                 frame = self.reader.take(_WAIT)
                 if frame is not None:
                     self.process(frame)
-                if self.window is not None and not self.attend(frame):
+                if self.window is not None and not self.attend(self.window, frame):
                     return
         finally:
             self._seconds = time.monotonic() - began
@@ -80,7 +80,7 @@ class Live:
             draw_note(drawn, f"{rate:.0f} frames/s")
         return drawn
 
-    def attend(self, frame: Frame | None) -> bool:
+    def attend(self, window: Window, frame: Frame | None) -> bool:
         """Sees to the window and its keys until the next frame is due; whether the program goes on."""
         due = 0.0
         if frame is not None and not self.reader.live:  # a file is shown no faster than it was taken
@@ -90,8 +90,8 @@ class Live:
             due = self._file_start + frame.seconds
         paused = False
         while True:
-            key = self.window.key(_WAIT if paused else min(_WAIT, due - time.monotonic()))
-            if key in ("q", "Q", ESCAPE) or self.window.closed:
+            key = window.key(_WAIT if paused else min(_WAIT, due - time.monotonic()))
+            if key in ("q", "Q", ESCAPE) or window.closed:
                 return False
             if key == "s":
                 self.save_snapshot()

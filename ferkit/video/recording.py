@@ -67,8 +67,7 @@ class Recorder:
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Adds the BGR image that the source showed from this time on."""
-        if self._writer is None:
-            self._open(image, seconds)
+        writer = self._writer or self._open(image, seconds)
         if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         due = round((seconds - self._start) * self.rate) + 1 - self._written
@@ -76,19 +75,20 @@ class Recorder:
             self._start += (due - 1) / self.rate
             due = 1
         for _ in range(due):
-            self._writer.write(image)
+            writer.write(image)
         self._written += max(0, due)
 
-    def _open(self, image: np.ndarray, seconds: float) -> None:
+    def _open(self, image: np.ndarray, seconds: float) -> cv2.VideoWriter:
         width, height = image.shape[1], image.shape[0]
         with contextlib.ExitStack() as opened:
             temporary = opened.enter_context(whole_file(self.path))
-            codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             writer = cv2.VideoWriter(str(temporary), codec, self.rate, (width, height))
             if not writer.isOpened():
                 raise UserError(f"cannot write {self.path}: no video of {width}×{height} pixels can be encoded")
             self._file = opened.pop_all()
         self._writer, self._temporary, self._size, self._start = writer, temporary, (width, height), seconds
+        return writer
 
 
 class FaceLog:

@@ -87,10 +87,10 @@ class Video:
         while True:
             with self._reading:
                 try:
-                    got, image = self._capture.read()
+                    _, image = self._capture.read()
                 except cv2.error:
-                    got, image = False, None
-            if got:
+                    image = None
+            if image is not None:
                 return (0 if self.live else passed), image
             passed += 1
             if self.live:

@@ -32,8 +32,9 @@ class Display:
 
     def __enter__(self) -> "Display":
         if sys.platform not in ("win32", "darwin"):  # which always have one
-            nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            self._trial = subprocess.Popen([sys.executable, "-c", _TRIAL], **nowhere)
+            nowhere = subprocess.DEVNULL
+            command = [sys.executable, "-c", _TRIAL]
+            self._trial = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -60,14 +60,16 @@ DETECTORS: dict[str, Detector] = {
 def find_faces(
     image: np.ndarray, detector: str = "blazeface", confidence: float = 0.6, small_faces: bool = False
 ) -> list[Box]:
-    """The faces in a BGR image (H, W, 3) uint8, left to right, each as the square that FER2013 would have cut.
+    """The faces in a BGR or grey image, left to right, each as the square that FER2013 would have cut.
 
-    detector: one of DETECTORS. BlazeFace leaves out faces it is less sure of than `confidence` (0 to 1), and sees
+    image: (H, W, 3) or (H, W) uint8. detector: one of DETECTORS. BlazeFace leaves out faces it is less sure of than `confidence` (0 to 1), and sees
     faces from 4% of the image's longer side, with `small_faces` from 2% in some six times the time. Haar has neither
     setting. Raises ValueError for an unknown detector.
     """
     if detector not in DETECTORS:
         raise ValueError(f"detector is '{detector}', not one of {', '.join(DETECTORS)}")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
     chosen = DETECTORS[detector]
     settings: dict[str, Any] = {"confidence": confidence, "small_faces": small_faces}
     found = chosen.find(image, **{name: settings[name] for name in chosen.settings})

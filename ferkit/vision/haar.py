@@ -29,7 +29,12 @@ def _cascade() -> cv2.CascadeClassifier:
 
 
 def _load() -> cv2.CascadeClassifier:
-    cascade = cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml"))
+    cascade = cv2.CascadeClassifier(
+        os.path.join(
+            cv2.data.haarcascades,  # type: ignore[attr-defined]
+            "haarcascade_frontalface_alt2.xml",
+        )
+    )
     if cascade.empty():
         raise UserError("OpenCV came without its Haar cascades: reinstall opencv-python, or use --detector=blazeface")
     return cascade

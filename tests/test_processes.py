@@ -10,10 +10,12 @@ import warnings
 from dataclasses import dataclass
 
 import pytest
-from command_line import UserError, add_flags, add_yes_no, command, in_short, override, quiet
 from conftest import ROOT
 
-from parameters import setting
+from ferkit.errors import UserError, in_short
+from ferkit.flags import add_flags, add_yes_no, override
+from ferkit.processes import command, quiet
+from ferkit.settings import setting
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def test_defects_of_ours_are_not_hidden():
 def test_closed_pipe_ends_a_script_quietly(flush):
     script = f"""
 import sys
-from command_line import command
+from ferkit.processes import command
 
 @command
 def main(argv=None):
@@ -193,7 +195,7 @@ def test_quiet_drops_native_messages_and_warnings_until_its_end(capfd):
 
 def test_quiet_libraries_lets_python_speak():
     code = (
-        "import os, sys; from command_line import quiet, quiet_libraries\n"
+        "import os, sys; from ferkit.processes import quiet, quiet_libraries\n"
         "with quiet_libraries():\n"
         "    os.write(2, b'noise'); print('words', file=sys.stderr)\n"
         "    with quiet(): os.write(2, b'noise')\n"
@@ -208,7 +210,7 @@ def test_quiet_libraries_lets_python_speak():
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 def test_request_to_end_unwinds(number):
     code = (
-        "import os, signal; from command_line import ended_by_signals, uninterrupted\n"
+        "import os, signal; from ferkit.processes import ended_by_signals, uninterrupted\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup, tests inherit that it is ignored, which stays
         "with ended_by_signals():\n"
         "    try:\n"

@@ -7,25 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import saved_model
-import search
-import search_mongo
-from command_line import UserError
-from conftest import ROOT
-from teacher import Teacher, find
-from trial import run_trial
+from conftest import ROOT, command_line
 
-from data_loader import open_dataset
-from parameters import EMOTIONS, OPTIMIZER, TRAINING, Augmentation, Hyperparams, Network, Training
-from train import CannotResume, Run, batches, main, train
+from ferkit import saved_model
+from ferkit.constants import EMOTIONS
+from ferkit.data.dataset import open_dataset
+from ferkit.errors import UserError
+from ferkit.learning.distillation import Teacher, find_teacher
+from ferkit.learning.run import CannotResume, Run
+from ferkit.learning.training import batches, train
+from ferkit.search import mongo
+from ferkit.search.space import parameters, suggest
+from ferkit.search.state import search_settings
+from ferkit.search.trial import run_trial
+from ferkit.settings import Augmentation, Hyperparams, Network, Training
+from model import ARCHITECTURES
+from parameters import OPTIMIZER, TRAINING
+from train import main
 
-NETWORK = Network(model="A", features="landmarks")
+NETWORK = Network(model="slim", features="landmarks")
 QUICK = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, batch_size=64, keep_prob=0.8)
 CHANGES = Augmentation(flip=True, shift=0.1, rotation=12)
 
 
 def taught_by(model: Path, share: float = 0.5) -> Hyperparams:
     return replace(QUICK, teacher=str(model), teacher_share=share)
+
+
+def run_on(folder: Path, hyperparams: Hyperparams, training: Training = TRAINING, **changes: object) -> Run:
+    return Run(open_dataset(folder), ARCHITECTURES["slim"], NETWORK, hyperparams, training, **changes)
 
 
 def places(folder: Path, **changes: object) -> Training:
@@ -58,7 +68,7 @@ def test_teacher_with_the_same_features_sees_them(small_model, drawn_dataset):
 
 
 def test_batches_ask_the_teacher_of_the_changed_faces(small_model, drawn_dataset):
-    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(small_model), TRAINING, CHANGES)
+    run = run_on(drawn_dataset, taught_by(small_model), augmentation=CHANGES)
     learn = run.dataset.load("Training", "landmarks")
     batch, taught = next(batches(run, learn, epoch=1))
     said = saved_model.load(small_model).predict(batch.images, batch.features)
@@ -79,7 +89,7 @@ def test_memory_is_laid_out_once_for_batches_of_any_size(small_model, drawn_data
 
 def test_saved_model_tells_its_teacher_and_another_cannot_take_over(small_model, raw_model, drawn_dataset, tmp_path):
     hyperparams = replace(taught_by(small_model), label_smoothing=0.1)
-    run = Run(open_dataset(drawn_dataset), NETWORK, hyperparams, places(tmp_path))
+    run = run_on(drawn_dataset, hyperparams, places(tmp_path))
     train(run)
     facts = saved_model.load(tmp_path / "saved_model.bin").facts
     assert facts["teacher"]["teacher_sha256"] == saved_model.load(small_model).facts["network_sha256"]
@@ -96,7 +106,7 @@ def test_saved_model_tells_its_teacher_and_another_cannot_take_over(small_model,
 
 
 def test_training_begun_before_there_were_teachers_is_resumed(drawn_dataset, tmp_path):
-    run = Run(open_dataset(drawn_dataset), NETWORK, QUICK, places(tmp_path, save_model=False))
+    run = run_on(drawn_dataset, QUICK, places(tmp_path, save_model=False))
     train(run)
     path = tmp_path / "checkpoints" / "state.json"
     state = json.loads(path.read_text())
@@ -108,9 +118,9 @@ def test_training_begun_before_there_were_teachers_is_resumed(drawn_dataset, tmp
 def test_teacher_is_not_replaced_by_what_it_taught(small_model, drawn_dataset, tmp_path, capsys):
     model = tmp_path / "saved_model.bin"
     shutil.copy(small_model, model)
-    flags = [f"--teacher={model}", "--teacher_share=0.5", f"--save_model_path={model}", f"--folder={drawn_dataset}"]
-    assert main(["--train=yes", "--model=A", "--features=landmarks", *flags]) == 2
-    assert "would be replaced: name another --save_model_path" in capsys.readouterr().err
+    flags = [f"--teacher={model}", "--teacher_share=0.5", f"--model_path={model}", f"--folder={drawn_dataset}"]
+    assert main(["--train=yes", "--model=slim", "--features=landmarks", *flags]) == 2
+    assert "would be replaced: name another --model_path" in capsys.readouterr().err
     assert model.read_bytes() == small_model.read_bytes()
     assert main(["--train=yes", "--teacher_share=1.5"]) == 2
     assert "teacher_share is 1.5: it must be from 0 to 1" in capsys.readouterr().err
@@ -119,17 +129,17 @@ def test_teacher_is_not_replaced_by_what_it_taught(small_model, drawn_dataset, t
 def test_search_keeps_to_its_teacher(small_model, raw_model, drawn_dataset, tmp_path):
     path = tmp_path / "teacher.bin"
     shutil.copy(small_model, path)
-    run = Run(open_dataset(drawn_dataset), NETWORK, taught_by(path), TRAINING)
-    settings = search.settings_of(run, replace(OPTIMIZER, samples=64))
+    run = run_on(drawn_dataset, taught_by(path))
+    settings = search_settings(run, replace(OPTIMIZER, samples=64))
     assert settings["teacher"] == run.teacher.facts
-    assert "teacher" not in search.settings_of(replace(run, hyperparams=QUICK), OPTIMIZER)
-    search_mongo.check_worker(settings, str(drawn_dataset), "x")
+    assert "teacher" not in search_settings(replace(run, hyperparams=QUICK), OPTIMIZER)
+    mongo.check_worker(settings, str(drawn_dataset), ARCHITECTURES, "x")
     shutil.copy(raw_model, path)
     with pytest.raises(UserError, match="is another teacher than that of x: copy it from there"):
-        search_mongo.check_worker(settings, str(drawn_dataset), "x")
-    chosen = search.parameters(settings, search.suggest(settings, [], 1))
+        mongo.check_worker(settings, str(drawn_dataset), ARCHITECTURES, "x")
+    chosen = parameters(settings, suggest(settings, [], 1))
     job = {"settings": settings, "parameters": chosen, "folder": str(drawn_dataset)}
-    outcome = run_trial(job, lambda accuracies: False)
+    outcome = run_trial(job, command_line("optimize_hyperparams.py", "--trial", slim=True), lambda accuracies: False)
     assert outcome.status == "failed" and "is another teacher than that of the search" in outcome.reason
 
 
@@ -139,9 +149,9 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
     with pytest.raises(UserError, match="wants features=landmarks, which the network in training has not"):
         Teacher(str(small_model), EMOTIONS, "landmarks_hog")
     dataset = open_dataset(drawn_dataset)
-    dataset.manifest["recipes"]["landmarks"] = {"shape_predictor_sha256": "of another"}
+    dataset.manifest["feature_provenance"]["landmarks"] = {"shape_predictor_sha256": "of another"}
     with pytest.raises(UserError, match="computed otherwise than the teacher's"):
-        _ = Run(dataset, NETWORK, taught_by(small_model), TRAINING).teacher
+        _ = Run(dataset, ARCHITECTURES["slim"], NETWORK, taught_by(small_model), TRAINING).teacher
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no teacher at nowhere.bin: name another --teacher"):
         Teacher("nowhere.bin", EMOTIONS, "none")
@@ -149,7 +159,7 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
 
 def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find("pretrained/saved_model.bin") == str(ROOT / "pretrained" / "saved_model.bin")
+    assert find_teacher("pretrained/saved_model.bin") == str(ROOT / "pretrained" / "saved_model.bin")
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "saved_model.bin").write_text("one's own")
-    assert find("pretrained/saved_model.bin") == "pretrained/saved_model.bin"
+    assert find_teacher("pretrained/saved_model.bin") == "pretrained/saved_model.bin"
