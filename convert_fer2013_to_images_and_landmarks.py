@@ -68,10 +68,17 @@ def parser() -> argparse.ArgumentParser:
     add_flags(parser, DATASET, "input")
     parser.add_argument("--folder", "--output", metavar="PATH", help=f"the folder to write (default: {DATASET.folder})")
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="keep the first N rows of each split (default: all)"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="keep only the first N rows of each split; of a folder, its expressions in turns (default: all)",
     )
     parser.add_argument(
-        "--processes", type=positive, default=os.cpu_count(), metavar="N", help="processes at work (default: all cores)"
+        "--processes",
+        type=positive,
+        default=os.cpu_count(),
+        metavar="N",
+        help="number of processes (default: all cores)",
     )
     add_flags(parser, DATASET, "shape_predictor_path")
     return parser

@@ -152,9 +152,9 @@ def parser() -> argparse.ArgumentParser:
     add_flags(parser, parameters.OPTIMIZER, "max_evals", "random_trials", "samples", "stop_early", "search_folder")
     add_yes_no(parser, "--report", default=False, help="show what a search has found so far, and search nothing")
     group = parser.add_argument_group("across machines")
-    address = "mongodb://host:port/database; user and password there or in MONGO_USER and MONGO_PASSWORD"
+    address = "the database: mongodb://host:port/database; user and password in it, or in MONGO_USER and MONGO_PASSWORD"
     group.add_argument("--mongo", metavar="ADDRESS", help=address)
-    add_yes_no(group, "--worker", default=False, help="train what the search at --mongo wants trained, until it ends")
+    add_yes_no(group, "--worker", default=False, help="train the trials of the search at --mongo until it ends")
     add_flags(group, parameters.OPTIMIZER, "heartbeat")
     group = parser.add_argument_group("what each trial trains")
     for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION):

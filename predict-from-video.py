@@ -71,8 +71,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="N|PATH|URL",
         help=f"a camera's number, a video, pictures like frames/%%04d.png, a stream (default: {camera})",
     )
-    parser.add_argument("--output", metavar="PATH", help=f"write the annotated video: {', '.join(CODECS)}")
-    parser.add_argument("--log", metavar="PATH", help=f"write a row for each face of each frame: {', '.join(LOGS)}")
+    parser.add_argument("--output", metavar="PATH", help=f"write the annotated video to this file: {', '.join(CODECS)}")
+    parser.add_argument(
+        "--log", metavar="PATH", help=f"write a table with a row for each face in each frame: {', '.join(LOGS)}"
+    )
     add_model_flags(parser, DATASET, TRAINING)
     shown = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
     found = ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")

@@ -70,8 +70,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     parser = argparse.ArgumentParser(description="Recognize the expression of every face in a picture.")
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
-    parser.add_argument("--output", metavar="PATH", help="write the annotated picture here; of several, a folder")
-    add_yes_no(parser, "--json", default=False, help="print a line of JSON for each picture")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="write the annotated picture to this file; with several pictures, to this folder",
+    )
+    add_yes_no(parser, "--json", default=False, help="print one line of JSON for each picture instead of text")
     add_model_flags(parser, DATASET, TRAINING)
     names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation")
     add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")

@@ -35,6 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ferkit.errors import UserError
 from ferkit.processes import command
 from ferkit.vision import blazeface
+from ferkit.vision import haar as haar_cascade
+from ferkit.vision.pictures import read_image
 
 Truth = tuple[float, float, float]  # a face's middle x, y and side, in pixels
 Detector = Callable[[np.ndarray], np.ndarray]  # BGR image -> boxes (N, 4)
@@ -93,7 +95,7 @@ def detectors() -> dict[str, Detector]:
         "blazeface front": network("front"),
         "blazeface full range": network("confirming"),
         "blazeface full range sparse": network("full range sparse"),
-        "haar": faces.haar,
+        "haar": haar_cascade.detect,
         "haar default 1.1 5": haar("default", 1.1, 5),
         "haar default 1.3 5": haar("default", 1.3, 5),
     }
@@ -125,7 +127,7 @@ def found(boxes: np.ndarray, truth: Truth) -> np.ndarray:
 def faceless_pictures() -> list[np.ndarray]:
     """640×480 pictures, bundled with scikit-image, without faces."""
     folder = Path(skimage.data.__file__).parent
-    pictures = [faces.read_image(folder / name) for name in FACELESS if (folder / name).is_file()]
+    pictures = [read_image(folder / name) for name in FACELESS if (folder / name).is_file()]
     scaled = []
     for picture in pictures:
         scale = max(CANVAS[1] / picture.shape[1], CANVAS[0] / picture.shape[0])
@@ -253,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
 
     faceless = faceless_pictures()
     frames = clip_frames(next(iter(sorted(arguments.photos.glob("*clip.mp4"))), arguments.photos / "clip.mp4"))
-    sources = [(faces.read_image(arguments.photos / name), face) for name, face in PHOTO_FACES]
+    sources = [(read_image(arguments.photos / name), face) for name, face in PHOTO_FACES]
     sources += [(frames[number], CLIP_CLEAR[number]) for number in (0, 88, 121, 154, 176, 198)]
     sources.append((cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR), (225, 125, 105)))
     pixels = pd.read_csv(arguments.fer2013, usecols=["pixels"], nrows=30 * arguments.faces).pixels[::30]

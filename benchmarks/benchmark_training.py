@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ferkit import features
 from ferkit.flags import add_flags, override
 from ferkit.settings import Hyperparams, Network
+from model import ARCHITECTURES
 from parameters import HYPERPARAMS, NETWORK
 
 STEPS, WARM_UP = 15, 4
@@ -33,7 +34,7 @@ STEPS, WARM_UP = 15, 4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time a training step.")
-    add_flags(parser, NETWORK, "model", "features")
+    add_flags(parser, NETWORK, "model", "features", choices={"model": ARCHITECTURES})
     add_flags(parser, HYPERPARAMS, "batch_size")
     parser.add_argument("--rounds", type=int, default=3, help="processes started for each variant")
     parser.add_argument("--profile", action="store_true", help="print where a step of ours spends its time, instead")
@@ -90,10 +91,12 @@ def random_faces(network: Network, batch_size: int) -> tuple[np.ndarray, np.ndar
 
 def start(network: Network, hyperparams: Hyperparams, bfloat16: bool) -> tuple:
     """Our graph, a session on it, and a training step."""
-    from model import Scaling, TrainingGraph
+    from ferkit.learning.graph import TrainingGraph
+    from ferkit.learning.scaling import Scaling
 
     images, vectors, labels = random_faces(network, hyperparams.batch_size)
-    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), seed=0, steps=1000)
+    architecture = ARCHITECTURES[network.model]
+    graph = TrainingGraph(network, architecture, hyperparams, Scaling.of(images, vectors), seed=0, steps=1000)
     session = graph.session(bfloat16)
     feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
     return graph, session, lambda: session.run([graph.train, graph.loss, graph.accuracy], feed)
@@ -105,7 +108,7 @@ def ours(bfloat16: bool) -> Callable:
 
 def profile(network: Network, hyperparams: Hyperparams) -> None:
     """Prints which operations a step of ours, in bf16, spends its time in."""
-    from tflearn_compat import tf
+    from ferkit.learning.tflearn_compat import tf
 
     graph, session, step = start(network, hyperparams, bfloat16=True)
     for _ in range(WARM_UP):
@@ -125,15 +128,59 @@ def profile(network: Network, hyperparams: Hyperparams) -> None:
 
 def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
     """The same graph with TFLearn's own batch normalization, in fp32."""
-    from tflearn_compat import tflearn
+    from ferkit.learning.tflearn_compat import tflearn
 
     def norm(layer: object, training: bool, scope: str) -> object:
         return tflearn.batch_normalization(layer, scope=scope)
 
-    with mock.patch("model.batch_norm", norm):
+    with mock.patch("ferkit.learning.layers.batch_norm", norm):
         graph, session, step = start(network, hyperparams, bfloat16=False)
     session.run(graph.graph.get_collection("is_training_ops")[0])  # TFLearn decides it inside the graph
     return step
+
+
+class TorchLayers:
+    """The layers of ferkit.learning.layers in PyTorch, so that model.py's architectures build themselves there.
+
+    Each layer makes its weights when it is first called, and finds them again in the calls of later steps.
+    """
+
+    def __init__(self, keep_prob: float) -> None:
+        from torch import nn
+
+        self.nn, self.drop = nn, nn.Dropout(1 - keep_prob)
+        self.modules = nn.ModuleDict()
+        self.count = 0
+
+    def next(self, make: Callable) -> Callable:
+        """The module of the next layer."""
+        self.count += 1
+        name = f"layer_{self.count}"
+        if name not in self.modules:
+            self.modules[name] = make()
+        return self.modules[name]
+
+    def convolution(self, layer, filters: int, side: int, pooled: bool = False):
+        nn = self.nn
+        parts = [nn.Conv2d(layer.shape[1], filters, side, padding="same"), nn.ReLU(), nn.BatchNorm2d(filters)]
+        parts += [nn.MaxPool2d(3, 2, 1)] if pooled else []
+        return self.next(lambda: nn.Sequential(*parts))(layer)
+
+    def global_average_pooling(self, layer):
+        return layer.mean(dim=(2, 3))
+
+    def flatten(self, layer):
+        return layer.flatten(1)
+
+    def dropout(self, layer):
+        return self.drop(layer)
+
+    def dense(self, layer, units: int):
+        return self.fully_connected(self.drop(layer), units)
+
+    def fully_connected(self, layer, units: int):
+        nn = self.nn
+        return self.next(lambda: nn.Sequential(nn.Linear(layer.shape[1], units), nn.ReLU()))(layer)
 
 
 def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
@@ -141,46 +188,32 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
         import torch
         from torch import nn
 
-        from model import ARCHITECTURES, FEATURE_UNITS
+        from ferkit.learning.graph import FEATURE_UNITS
 
-        architecture = ARCHITECTURES[network.model]
-        layers: list[nn.Module] = []
-        channels, side = 1, 48
-        for convolution in architecture.convolutions:
-            layers += [nn.Conv2d(channels, convolution.filters, convolution.side, padding="same"), nn.ReLU()]
-            layers += [nn.BatchNorm2d(convolution.filters)]
-            channels = convolution.filters
-            if convolution.pooled:
-                layers += [nn.MaxPool2d(3, 2, 1)]
-                side = (side + 1) // 2
-        if architecture.averaged:
-            layers += [nn.AdaptiveAvgPool2d(1), nn.Dropout(1 - hyperparams.keep_prob)]
-            side = 1
-        layers += [nn.Flatten()]
-        units = channels * side * side
-        for following in architecture.dense:
-            layers += [nn.Dropout(1 - hyperparams.keep_prob), nn.Linear(units, following), nn.ReLU()]
-            units = following
-        size, joint = features.size(network.features), architecture.joint
-        modules = nn.ModuleDict({"image": nn.Sequential(*layers)})
-        if size:
-            modules["joint"] = nn.Sequential(nn.Linear(units, joint), nn.ReLU())
-            modules["features"] = nn.Sequential(
-                nn.Linear(size, FEATURE_UNITS), nn.ReLU(), nn.Linear(FEATURE_UNITS, joint), nn.ReLU()
-            )
-            units = 2 * joint
-        modules["out"] = nn.Linear(units, network.output_size)
-        if channels_last:
-            modules = modules.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(modules.parameters(), hyperparams.learning_rate, hyperparams.optimizer_param)
+        architecture, layers = ARCHITECTURES[network.model], TorchLayers(hyperparams.keep_prob)
         images, vectors, labels = map(torch.from_numpy, random_faces(network, hyperparams.batch_size))
+
+        def logits() -> "torch.Tensor":
+            layers.count = 0
+            faces = (images[:, None].float() - 127.5) / 64
+            if channels_last:
+                faces = faces.to(memory_format=torch.channels_last)
+            hidden = architecture.build(layers, faces)
+            if network.features != "none":
+                joint = layers.fully_connected(hidden, architecture.joint)
+                others = layers.fully_connected(vectors, FEATURE_UNITS)
+                hidden = torch.cat([joint, layers.fully_connected(others, architecture.joint)], 1)
+            return layers.next(lambda: nn.Linear(hidden.shape[1], network.output_size))(hidden)
+
+        logits()  # which makes the weights
+        if channels_last:
+            layers.modules.to(memory_format=torch.channels_last)
+        parameters = layers.modules.parameters()
+        optimizer = torch.optim.SGD(parameters, hyperparams.learning_rate, hyperparams.optimizer_param)
 
         def step() -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-                hidden = modules["image"]((images[:, None].float() - 127.5) / 64)
-                if size:
-                    hidden = torch.cat([modules["joint"](hidden), modules["features"](vectors)], 1)
-                loss = nn.functional.cross_entropy(modules["out"](hidden), labels)
+                loss = nn.functional.cross_entropy(logits(), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

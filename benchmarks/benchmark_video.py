@@ -9,7 +9,6 @@ gives one), and the age of a picture is taken when the window has it.
 """
 
 import argparse
-import importlib.util
 import math
 import os
 import sys
@@ -24,14 +23,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import predict
+from ferkit import recognition
 from ferkit.data.drawn_faces import draw_photo
-from ferkit.flags import override
+from ferkit.flags import add_model_flags, override
 from ferkit.processes import command, quiet_libraries
+from ferkit.recognition import Recognizer
+from ferkit.video.live import Live, in_video
 from ferkit.video.recording import Recorder
 from ferkit.video.source import Frame, Reader, open_video
 from ferkit.video.window import Window
-from parameters import VIDEO_PREDICTOR
+from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE_RATE = 30  # frames per second
@@ -85,18 +86,10 @@ class Camera:
             yield Frame(number, due - started, picture, due)
 
 
-def main_module() -> object:
-    """predict-from-video.py, whose name keeps it from being imported."""
-    spec = importlib.util.spec_from_file_location("predict_from_video", ROOT / "predict-from-video.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write_drawn(path: Path, frames: int) -> None:
     """A video of one drawn person on 640×480 pixels, 30 a second."""
     photo = draw_photo((3,), np.random.default_rng(5), height=540, width=760)[0]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), LIVE_RATE, (640, 480))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), LIVE_RATE, (640, 480))
     for number in range(frames):
         phase = 2 * math.pi * number / 90
         x, y = round(60 + 60 * math.sin(phase)), round(30 + 30 * math.cos(2 * phase))
@@ -104,7 +97,7 @@ def write_drawn(path: Path, frames: int) -> None:
     writer.release()
 
 
-def measure_file(script, recognizer: predict.Recognizer, settings, source: str, output: Path) -> None:
+def measure_file(recognizer: Recognizer, settings, source: str, output: Path) -> None:
     """Prints how fast a file is recognized, and each stage's share."""
     with open_video(source) as video:
         started = time.perf_counter()
@@ -112,11 +105,11 @@ def measure_file(script, recognizer: predict.Recognizer, settings, source: str, 
         print(f"Reading alone, which has a thread of its own: {1000 * (time.perf_counter() - started) / count:.2f} ms")
     watch = Stopwatch()
     with open_video(source) as video, Reader(video) as reader, Recorder(output, video.rate) as recorder:
-        live = script.Live(recognizer, settings, reader)
+        live = Live(recognizer, settings, reader)
         live.recorder = recorder
         watch.watch(reader, "take", "read")
         watch.watch(recognizer, "find", "detect")
-        watch.watch(predict, "crop_face", "crop")
+        watch.watch(recognition, "crop_face", "crop")
         watch.watch(recognizer, "features_of", "features")
         watch.watch(recognizer.model, "predict", "network")
         watch.watch(live.tracker, "update", "track")
@@ -131,13 +124,13 @@ def measure_file(script, recognizer: predict.Recognizer, settings, source: str, 
         delattr(owner, method)  # the class's own again
 
 
-def measure_live(script, recognizer: predict.Recognizer, settings, source: str, seconds: float) -> None:
+def measure_live(recognizer: Recognizer, settings, source: str, seconds: float) -> None:
     """Prints how old the pictures are that are shown from a camera."""
     with open_video(source) as video:
         pictures = [frame.image for frame, _ in zip(video, range(90), strict=False)]
     ages: list[float] = []
     with Reader(Camera(pictures, seconds)) as reader:
-        live = script.Live(recognizer, settings, reader)
+        live = Live(recognizer, settings, reader)
         seen: list[Frame] = []
         process = live.process
 
@@ -165,22 +158,21 @@ def measure_live(script, recognizer: predict.Recognizer, settings, source: str, 
 @command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time recognition in video.")
-    predict.add_model_flags(parser)
+    add_model_flags(parser, DATASET, TRAINING)
     parser.add_argument("--source", metavar="PATH", help="a video; without it, one is drawn")
     parser.add_argument("--frames", type=int, default=300, metavar="N", help="of the drawn video (default: 300)")
     parser.add_argument("--seconds", type=float, default=10, metavar="X", help="of the camera (default: 10)")
     arguments = parser.parse_args(argv)
     settings = override(VIDEO_PREDICTOR, arguments)
-    script = main_module()
     with tempfile.TemporaryDirectory() as folder, quiet_libraries():
         source = arguments.source or str(Path(folder) / "drawn.mp4")
         if arguments.source is None:
             write_drawn(Path(source), arguments.frames)
-        recognizer = predict.load_recognizer(arguments, script.in_video(settings))
+        recognizer = recognition.from_flags(arguments, in_video(settings), DATASET, TRAINING)
         recognizer.warm_up()
         print(f"Model: features {recognizer.model.features}")
-        measure_file(script, recognizer, settings, source, Path(folder) / "annotated.mp4")
-        measure_live(script, recognizer, settings, source, arguments.seconds)
+        measure_file(recognizer, settings, source, Path(folder) / "annotated.mp4")
+        measure_live(recognizer, settings, source, arguments.seconds)
     return 0
 
 

@@ -14,15 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferkit.markdown import filled, table
 from ferkit.processes import command
 
+ROOT = Path(__file__).resolve().parents[1]
 # The commands of each page, as `python` takes them: a script, or `-m` and a module.
 PAGES: dict[str, tuple[str, ...]] = {
-    "train.md": ("convert_fer2013_to_images_and_landmarks.py", "train.py"),
+    "train.md": ("convert_fer2013_to_images_and_landmarks.py", "train.py", "-m ferkit.data.drawn_faces"),
     "predict.md": ("predict.py",),
     "video.md": ("predict-from-video.py",),
     "search.md": ("optimize_hyperparams.py",),
@@ -35,9 +35,7 @@ DEFAULT = re.compile(r"\s*\(default: (.*?)\)")
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Fill the tables of flags in the documentation.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 when a page differs")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     status = 0
     for name in PAGES:
         path = ROOT / "docs" / name
@@ -52,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             path.write_text(after, encoding="utf-8")
             print(f"docs/{name}")
     return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this script."""
+    parser = argparse.ArgumentParser(description="Fill the tables of flags in the documentation.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 when a page differs")
+    return parser
 
 
 def filled_page(name: str, text: str) -> str:

@@ -191,12 +191,23 @@ def parser() -> argparse.ArgumentParser:
         default=False,
         help="make the tables of docs/experiment.md and the pictures from the results",
     )
-    parser.add_argument("--only", metavar="NAMES", help="only these rows: names, * for any letters, commas between")
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="train or list only these rows: names separated by commas; * stands for any letters (default: all)",
+    )
     add_yes_no(parser, "--quick", default=False, help="two small rows on drawn faces, to see that everything works")
     add_yes_no(parser, "--keep_models", default=False, help="keep each row's saved model in the work folder")
     add_flags(parser, parameters.DATASET, "input")
-    parser.add_argument("--work", type=Path, metavar="PATH", help="folder for what is needed meanwhile (results_work)")
-    parser.add_argument("--results", type=Path, metavar="PATH", help="folder of results.csv (default: results)")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="PATH",
+        help="folder for the converted dataset and the row in training (default: results_work)",
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="PATH", help="folder of results.csv and the pictures (default: results)"
+    )
     return parser
 
 

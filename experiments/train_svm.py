@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import parameters
 from ferkit.flags import add_flags, add_yes_no, check_asked, override
 from ferkit.processes import command
 from ferkit.settings import check
-from parameters import DATASET, SVM
 
 
 @command
@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not arguments.train and not arguments.evaluate:
         flags.error("nothing to do: say --train=yes, --evaluate=yes or both")
-    settings = override(SVM, arguments)
+    settings = override(parameters.SVM, arguments)
     check(settings)
     path = Path(settings.save_model_path)
-    dataset = open_dataset(override(DATASET, arguments).folder)
+    dataset = open_dataset(override(parameters.DATASET, arguments).folder)
     if arguments.train:
         support_vector_machine.check_place(path)
         support_vector_machine.train(dataset, settings).save(path)
@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add_yes_no(parser, "--train", default=True, help="train")
     add_yes_no(parser, "--evaluate", default=True, help="evaluate the saved machine")
-    add_flags(parser, SVM, "features", "components", "trial_faces", "seed", "save_model_path")
-    add_flags(parser, DATASET, "folder")
+    add_flags(parser, parameters.SVM, "features", "components", "trial_faces", "seed", "save_model_path")
+    add_flags(parser, parameters.DATASET, "folder")
     return parser
 
 

@@ -59,12 +59,18 @@ class SharedInterpreter:
             return Interpreter(model_content=self._network, num_threads=self._threads)
 
     def _restart(self) -> None:
-        """A forked process has none of its parent's threads, which the interpreter waits for: it needs a new one."""
+        """A forked process has none of its parent's threads, which the interpreter waits for: it needs a new one.
+
+        The old one is kept and never used: it may have been forked in the middle of a run, and to release it would wait
+        for its threads.
+        """
+        _abandoned.append(self._interpreter)
         self._lock = threading.Lock()
         self._interpreter = self._new()
         self._shapes = []
 
 
+_abandoned: list[Interpreter] = []  # in a forked process
 _all: "weakref.WeakSet[SharedInterpreter]" = weakref.WeakSet()
 
 

@@ -20,7 +20,9 @@ def made_with(*packages: str) -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """The commit of the code, with "-dirty" when a module was changed since; None outside git."""
+    """The commit of the code, with "-dirty" when a module was changed since; None where `root` is no git repository."""
+    if not (root / ".git").exists():  # an installed package may lie inside somebody else's repository
+        return None
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()

@@ -88,7 +88,7 @@ class SavedModel:
 def check_replaced(path: Path, machine: bool = False) -> None:
     """Raises UserError where saving a model at `path` would replace a file that is something else.
 
-    machine: a support vector machine's, which train_svm.py saves, instead of a network's.
+    machine: the file of a support vector machine, which experiments.train_svm saves, instead of a network's.
     """
     if not path.exists():
         return

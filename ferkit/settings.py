@@ -122,8 +122,14 @@ class DatasetPaths:
 class Network:
     """Which network is trained, and on what input."""
 
-    model: str = setting("B", "the architecture")  # its choices are the registry in model.py
-    features: str = setting("landmarks_hog_windows", "what the network is given besides the pixels", choices=_features)
+    model: str = setting(
+        "B", "the architecture; C has settings of its own, so that other defaults apply"
+    )  # its choices are the registry in model.py
+    features: str = setting(
+        "landmarks_hog_windows",
+        "what the network is given besides the pixels; none: the pixels alone",
+        choices=_features,
+    )
     output_size: int = setting(7, "number of expressions; must be the dataset's", range=at_least(2))
     standardize: bool = setting(False, "bring the inputs to mean 0 and deviation 1, inside the network")
     batch_norm_conv: bool = setting(True, "batch normalization after each convolution")
@@ -136,10 +142,14 @@ class Hyperparams:
 
     optimizer: str = setting("momentum", "the optimizer", choices=OPTIMIZERS)
     optimizer_param: float = setting(
-        0.95, "momentum; beta1 of adam, decay of rmsprop, rho of adadelta; adagrad has none", range=at_least(0, 1)
+        0.95,
+        "momentum of momentum and nesterov, beta1 of adam, decay of rmsprop, rho of adadelta; adagrad has none",
+        range=at_least(0, 1),
     )
     learning_rate: float = setting(0.016, "the highest learning rate, reached after the warm-up", range=above(0))
-    schedule: str = setting("exponential", "how the learning rate falls; cosine: to 0 at the end", choices=SCHEDULES)
+    schedule: str = setting(
+        "exponential", "how the learning rate falls; cosine: to 0 at the end of the training", choices=SCHEDULES
+    )
     learning_rate_decay: float = setting(
         0.864, "exponential: the rate is multiplied by this every decay_step steps", range=above(0, 1)
     )
@@ -161,7 +171,7 @@ class Hyperparams:
     )
     ema_decay: float = setting(
         0.0,
-        "decay of the exponential moving average (EMA) of the weights, which is then kept; 0: none",
+        "decay of the exponential moving average (EMA) of the weights, which is then validated and saved; 0: none",
         range=at_least(0, 1),
         flags=("ema_decay", "weight_averaging"),
     )
@@ -172,13 +182,15 @@ class Hyperparams:
 class Augmentation:
     """How each face is changed at random, anew in every epoch. The published experiments did not do it."""
 
-    flip: bool = setting(False, "mirror every other face")
+    flip: bool = setting(False, "mirror each face with a probability of one half")
     shift: float = setting(0.0, "move by up to this share of the side", range=Range(0, 0.5))
     zoom: float = setting(0.0, "enlarge or shrink by up to this share", range=Range(0, 1))
     rotation: float = setting(0.0, "turn by up to so many degrees", range=Range(0, 180))
     contrast: float = setting(0.0, "scale the grey values around their mean by up to this share", range=Range(0, 1))
     brightness: float = setting(0.0, "add up to this share of white", range=Range(0, 1))
-    erasing: float = setting(0.0, "with this probability, a rectangle of 2% to 20% becomes noise", range=Range(0, 1))
+    erasing: float = setting(
+        0.0, "probability that a rectangle of 2% to 20% of the face is replaced by noise", range=Range(0, 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -187,19 +199,22 @@ class Training:
 
     settings: str = setting(
         "published",
-        "whose settings; ours: OWN_SETTINGS of the model; taught: TAUGHT_SETTINGS too",
+        "published: parameters.py as it is; ours: also OWN_SETTINGS of the model; taught: also TAUGHT_SETTINGS "
+        "(knowledge distillation)",
         choices=SOURCES_OF_SETTINGS,
     )
     epochs: int = setting(13, "passes over the training set", range=at_least(1))
-    seed: int = setting(0, "makes a run repeatable", range=at_least(0, 2**31))
-    bfloat16: str = setting("auto", "bf16 arithmetic; auto: where the CPU has it", choices=("auto", "yes", "no"))
+    seed: int = setting(0, "seed of all random numbers; the same seed repeats a training", range=at_least(0, 2**31))
+    bfloat16: str = setting(
+        "auto", "compute in bf16; auto: only where the CPU supports it", choices=("auto", "yes", "no")
+    )
     save_model: bool = setting(True, "keep the model of the best epoch")
     save_model_path: str = setting(
         "best_model/saved_model.bin", "the saved model", flags=("model_path", "save_model_path")
     )
     quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
-    checkpoint_folder: str = setting("checkpoints", "what --resume=yes goes on from")
-    logs_folder: str = setting("logs", "TensorBoard logs")
+    checkpoint_folder: str = setting("checkpoints", "folder of the checkpoints, for --resume=yes")
+    logs_folder: str = setting("logs", "folder for history.csv, the learning curve and TensorBoard logs")
 
 
 @dataclass(frozen=True)
@@ -211,9 +226,9 @@ class Svm:
     )
     components: int = setting(300, "principal components of the features that are kept, at most", range=at_least(1))
     trial_faces: int = setting(
-        12000, "training faces that scaling, kernel and parameters are chosen with", range=at_least(1)
+        12000, "number of training faces used to choose scaling, kernel and parameters", range=at_least(1)
     )
-    seed: int = setting(0, "which training faces those are", range=at_least(0, 2**31))
+    seed: int = setting(0, "chooses these training faces", range=at_least(0, 2**31))
     save_model_path: str = setting("best_svm/svm.npz", "the saved machine", flags=("model_path", "save_model_path"))
     landmarks: tuple[str, ...] = setting(
         ("crop", "face"), "as they are; or moved, turned and scaled to the face itself", choices=("crop", "face")
@@ -230,26 +245,28 @@ class Svm:
 class VideoPredictor:
     """How faces are found, cropped and named in photographs and video."""
 
-    emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the dataset's labels")
+    emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the labels of the dataset")
     detector: str = setting("blazeface", "what finds the faces", choices=_detectors)
     detection_confidence: float = setting(
-        0.6, "BlazeFace leaves out faces it is less sure of, 0 to 1", range=Range(0, 1, low_open=True, high_open=True)
+        0.6, "BlazeFace leaves out faces with a lower score", range=Range(0, 1, low_open=True, high_open=True)
     )
-    small_faces: bool = setting(True, "in photographs, seek faces of 2% to 4% of the longer side too; slower")
-    margin: float = setting(0.0, "widens the crop around a face by this share of its side", range=Range(0, 2))
+    small_faces: bool = setting(True, "in pictures, also find faces of 2% to 4% of the longer side; slower")
+    margin: float = setting(0.0, "enlarge the crop around a face by this share of its side", range=Range(0, 2))
     test_time_augmentation: bool = setting(
         False, "average over six views of each face, enlarged, shrunk, mirrored; slower"
     )
     show_confidence: bool = setting(True, "write the confidence beside the expression")
     camera_source: int = setting(0, "number of the camera")
-    small_faces_in_video: bool = setting(False, "in video, seek such small faces too; some six times slower")
+    small_faces_in_video: bool = setting(
+        False, "in video, also find faces of 2% to 4% of the longer side; about six times slower"
+    )
     smoothing: float = setting(
         0.5,
-        "seconds after which what a face showed counts a third; 0: only the newest frame counts",
+        "seconds after which an old frame counts a third of a new one; 0: only the newest frame counts",
         range=Range(0, 60, unit="seconds"),
     )
     lost_face: float = setting(
-        0.5, "seconds for which a face that is not seen keeps its identity", range=Range(0, 60, unit="seconds")
+        0.5, "seconds after which a face that is not found loses its number", range=Range(0, 60, unit="seconds")
     )
     window: bool = setting(True, "show the video in a window")
     show_chart: bool = setting(False, "draw the probabilities of all expressions beside each face")
@@ -278,7 +295,8 @@ class Optimizer:
     search_folder: str = setting("search", "where each search has its folder")
     heartbeat: float = setting(
         60.0,
-        "seconds of silence after which a worker counts as dead, and its trial is redone; stays a search's first",
+        "seconds of silence after which a worker counts as dead and its trial is repeated; the first start of a search "
+        "fixes it",
         range=Range(1, DAY),
     )
 

@@ -25,6 +25,13 @@ from model import ARCHITECTURES
 __all__ = ["ROOT", "load_script"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the real FER2013 is slow."""
+    for item in items:
+        if "fer2013_csv" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_works() -> None:
     """In a shell's background job Ctrl-C is ignored, and the processes that the tests start would inherit that."""

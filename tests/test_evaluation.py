@@ -12,6 +12,8 @@ from ferkit.data import conversion
 from ferkit.data.dataset import Split, open_dataset
 from ferkit.errors import UserError
 from ferkit.learning import evaluation
+from ferkit.learning.calibration import best_temperature, calibration_error
+from ferkit.learning.plots import draw_confusion_matrix
 from ferkit.transforms import average_over_views
 
 
@@ -40,7 +42,7 @@ def test_report_says_which_split_is_missing():
         "model": {"expressions": ["Sad", "Happy"]},
         "splits": {"PublicTest": {**values, "calibration_error": 0.1234, "seconds": 0.5}},
     }
-    report = evaluation.report(metrics)
+    report = evaluation.metrics_text(metrics)
     assert "Validation accuracy: 87.5% (PublicTest)" in report
     assert "Test accuracy: none, the dataset has no PrivateTest split" in report
     assert "Evaluated 8 faces in 0.5 s" in report
@@ -67,7 +69,7 @@ def test_faces_that_were_trained_on_are_left_out_of_the_second_accuracy():
     metrics = evaluation.split_metrics(model, faces, learned, augmented=False)
     assert (metrics["count"], metrics["accuracy"]) == (5, 0.6)
     assert metrics["deduplicated"] == {"count": 3, "accuracy": pytest.approx(2 / 3)}
-    report = evaluation.report(
+    report = evaluation.metrics_text(
         {
             "expressions": ["Sad", "Happy"],
             "model": {"expressions": ["Sad", "Happy"]},
@@ -103,11 +105,11 @@ def test_calibration_error_is_what_is_counted_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.92, 0.08], [0.62, 0.38], [0.28, 0.72]])
     right, wrong = np.array([0, 0, 0, 1]), np.array([1, 0, 1, 1])
     # The first two share the bin from 13/15 to 14/15; the others have one each.
-    assert evaluation.calibration_error(probabilities, right) == pytest.approx((0.18 + 0.38 + 0.28) / 4)
-    assert evaluation.calibration_error(probabilities, wrong) == pytest.approx((0.82 + 0.62 + 0.28) / 4)
+    assert calibration_error(probabilities, right) == pytest.approx((0.18 + 0.38 + 0.28) / 4)
+    assert calibration_error(probabilities, wrong) == pytest.approx((0.82 + 0.62 + 0.28) / 4)
     certain = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert evaluation.calibration_error(certain, np.array([0, 1])) == 0
-    assert evaluation.calibration_error(certain, np.array([1, 0])) == 1
+    assert calibration_error(certain, np.array([0, 1])) == 0
+    assert calibration_error(certain, np.array([1, 0])) == 1
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -125,25 +127,25 @@ def logits_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 def test_calibration_error_is_of_too_much_and_too_little_confidence(logits_and_labels):
     logits, labels = logits_and_labels
-    assert evaluation.calibration_error(softmax(logits), labels) < 0.015
-    assert evaluation.calibration_error(softmax(3 * logits), labels) > 0.1
-    assert evaluation.calibration_error(softmax(logits / 3), labels) > 0.1
+    assert calibration_error(softmax(logits), labels) < 0.015
+    assert calibration_error(softmax(3 * logits), labels) > 0.1
+    assert calibration_error(softmax(logits / 3), labels) > 0.1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 def test_best_temperature_is_the_one_that_undoes_the_confidence(logits_and_labels, temperature):
     logits, labels = logits_and_labels
     probabilities = softmax(temperature * logits)
-    found = evaluation.best_temperature(probabilities, labels)
+    found = best_temperature(probabilities, labels)
     assert found == pytest.approx(temperature, rel=0.04)
     calibrated = saved_model.at_temperature(probabilities, found)
-    assert evaluation.calibration_error(calibrated, labels) < 0.02
+    assert calibration_error(calibrated, labels) < 0.02
 
 
 def test_best_temperature_of_a_model_that_is_never_wrong_is_a_number():
     certain = np.float32([[1, 0], [0, 1]])
     for labels in ([0, 1], [1, 0]):
-        assert 0.1 <= evaluation.best_temperature(certain, np.array(labels)) <= 10.001
+        assert 0.1 <= best_temperature(certain, np.array(labels)) <= 10.001
 
 
 def test_pictures_and_json_are_whole(tmp_path):
@@ -152,7 +154,7 @@ def test_pictures_and_json_are_whole(tmp_path):
     metrics = {"expressions": ["Sad", "Happy"], "splits": {"PrivateTest": values}}
     evaluation.write_metrics(metrics, tmp_path / "metrics.json")
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
-    evaluation.draw_confusion_matrix(metrics, tmp_path / "matrix.png")
+    draw_confusion_matrix(metrics, tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -186,7 +188,7 @@ def test_dataset_with_some_of_the_models_expressions_is_evaluated(small_model, d
     best = model.predict(faces.images, faces.features)[:, 3:6].argmax(axis=1)
     assert metrics["splits"]["PrivateTest"]["accuracy"] == accuracy_score(faces.labels, best)
     assert "deduplicated" not in metrics["splits"]["PrivateTest"], "the model was trained on more than these"
-    assert "the model knows Angry, Disgust, Fear, Neutral as well" in evaluation.report(metrics)
+    assert "the model knows Angry, Disgust, Fear, Neutral as well" in evaluation.metrics_text(metrics)
     evaluation.evaluate_and_write(model, few, tmp_path / "few")
     assert {"metrics_asked_for_3.json", "confusion_matrix_asked_for_3.png"} <= {
         p.name for p in (tmp_path / "few").iterdir()
@@ -203,7 +205,7 @@ def test_dataset_of_other_expressions_is_refused(small_model, drawn_dataset):
 
 def test_dataset_with_features_computed_otherwise_is_refused(small_model, drawn_dataset):
     dataset = open_dataset(drawn_dataset)
-    dataset.manifest["recipes"]["landmarks"]["shape_predictor_sha256"] = "another"
+    dataset.manifest["feature_provenance"]["landmarks"]["shape_predictor_sha256"] = "another"
     with pytest.raises(UserError, match="features computed otherwise"):
         evaluation.evaluate(saved_model.load(small_model), dataset)
 

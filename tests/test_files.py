@@ -123,9 +123,8 @@ def test_recovery_puts_back_only_what_is_missing(tmp_path, before, after):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 def test_two_processes_do_not_fill_one_folder(tmp_path):
-    code = (
-        "import sys, time; from ferkit.files import whole_folder\nwith whole_folder(sys.argv[1]): print('in'); time.sleep(60)"
-    )
+    code = "import sys, time; from ferkit.files import whole_folder\n"
+    code += "with whole_folder(sys.argv[1]): print('in'); time.sleep(600)"
     command = [sys.executable, "-u", "-c", code, str(tmp_path / "data")]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "in\n"

@@ -1,22 +1,24 @@
 """The networks: every architecture with every kind of feature, from the graph that learns to the file that is run."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import train
 from ferkit import features, saved_model
 from ferkit.constants import EMOTIONS
 from ferkit.features import FEATURES
+from ferkit.learning.architecture import Architecture
 from ferkit.learning.graph import TrainingGraph, inference_flatbuffer, mixed
 from ferkit.learning.run import uses_bfloat16
 from ferkit.learning.scaling import Scaling
 from ferkit.learning.tflearn_compat import tf
 from ferkit.settings import OPTIMIZERS, Hyperparams, Network, Training
-from model import ARCHITECTURES, Architecture, Convolution
+from model import ARCHITECTURES
 from parameters import HYPERPARAMS
 
 TINY = 16  # faces that a network must be able to learn by heart
@@ -24,12 +26,37 @@ STEADY = replace(HYPERPARAMS, optimizer="adam", optimizer_param=0.9, learning_ra
 PLAIN = replace(HYPERPARAMS, optimizer_param=0.0, learning_rate=0.1, keep_prob=1.0)  # a step is the rate × the gradient
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quick` is an architecture that learns a few faces by heart in a few steps, as the full-size ones do."""
+
+    def build(layers, faces):
+        for filters in (16, 32):
+            faces = layers.convolution(faces, filters, 3, pooled=True)
+        return layers.dense(layers.flatten(faces), 256)
+
+    monkeypatch.setitem(ARCHITECTURES, "quick", Architecture(build, joint=32))
+
+
 @pytest.fixture
 def slim(monkeypatch: pytest.MonkeyPatch) -> Network:
     """A network with one of everything, built in a moment."""
-    convolutions = (Convolution(4, 3), Convolution(8, 3, pooled=False), Convolution(8, 3))
-    monkeypatch.setitem(ARCHITECTURES, "A", Architecture(convolutions, dense=(16,), joint=4, averaged=True))
-    return Network("A", "landmarks", 3)
+
+    def build(layers, faces):
+        for filters, pooled in ((4, True), (8, False), (8, True)):
+            faces = layers.convolution(faces, filters, 3, pooled=pooled)
+        return layers.dense(layers.dropout(layers.global_average_pooling(faces)), 16)
+
+    monkeypatch.setitem(ARCHITECTURES, "slim", Architecture(build, joint=4))
+    return Network("slim", "landmarks", 3)
+
+
+def graph_of(network: Network, *arguments, **keywords) -> TrainingGraph:
+    return TrainingGraph(network, ARCHITECTURES[network.model], *arguments, **keywords)
+
+
+def flatbuffer_of(checkpoint: str, network: Network, *arguments, **keywords) -> bytes:
+    return inference_flatbuffer(checkpoint, network, ARCHITECTURES[network.model], *arguments, **keywords)
 
 
 def tiny_set(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,7 +68,7 @@ def tiny_set(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def parameter_count(network: Network) -> int:
     """Number of learned weights."""
-    graph = TrainingGraph(network, HYPERPARAMS, None, seed=0, steps=1000)
+    graph = graph_of(network, HYPERPARAMS, None, seed=0, steps=1000)
     return sum(math.prod(weight.shape.as_list()) for weight in graph.graph.get_collection("trainable_variables"))
 
 
@@ -75,18 +102,18 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
 def saved(network: Network, graph: TrainingGraph, session: "tf.Session", scaling: Scaling | None, folder: Path):
     checkpoint = graph.saver.save(session, str(folder / "weights"))
     path = folder / "model.bin"
-    facts = {"expressions": EMOTIONS[: network.output_size], "features": network.features, "recipes": {}}
-    saved_model.save(path, inference_flatbuffer(checkpoint, network, scaling), facts)
+    facts = {"expressions": EMOTIONS[: network.output_size], "features": network.features, "feature_provenance": {}}
+    saved_model.save(path, flatbuffer_of(checkpoint, network, scaling), facts)
     return saved_model.load(path)
 
 
 @pytest.mark.parametrize("kind", FEATURES)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["quick", *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES)])
 def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, kind, tmp_path):
     network = Network(model=name, features=kind, output_size=5)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors)
-    graph = TrainingGraph(network, STEADY, scaling, seed=0, steps=1000)
+    graph = graph_of(network, STEADY, scaling, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         losses = learn(graph, session, faces, steps=20)
         assert losses[-1] < 0.3 * losses[0]
@@ -108,10 +135,10 @@ def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, k
     [(True, True, True), (True, False, False), (False, True, False), (False, False, True)],
 )
 def test_switches_change_the_graph_and_survive_saving(batch_norm_conv, batch_norm_fc, standardize, tmp_path):
-    network = Network("A", "landmarks", 3, standardize, batch_norm_conv, batch_norm_fc)
+    network = Network("quick", "landmarks", 3, standardize, batch_norm_conv, batch_norm_fc)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors) if standardize else None
-    graph = TrainingGraph(network, replace(STEADY, learning_rate=1e-4), scaling, seed=0, steps=1000)
+    graph = graph_of(network, replace(STEADY, learning_rate=1e-4), scaling, seed=0, steps=1000)
     norms = {
         variable.op.name for variable in graph.graph.get_collection("trainable_variables") if "norm" in variable.name
     }
@@ -151,10 +178,12 @@ def test_weights_of_model_c_are_its_tables():
 
 
 def test_averaged_image_branch_gives_each_filters_mean(monkeypatch):
-    architecture = Architecture((Convolution(1, 1, pooled=False),), (), joint=4, averaged=True)
-    monkeypatch.setitem(ARCHITECTURES, "A", architecture)
-    images, vectors, _ = tiny_set(network := Network("A", "none", 2, batch_norm_conv=False))
-    graph = TrainingGraph(network, STEADY, None, seed=0, steps=1000)
+    def build(layers, faces):
+        return layers.global_average_pooling(layers.convolution(faces, 1, 1))
+
+    monkeypatch.setitem(ARCHITECTURES, "slim", Architecture(build, joint=4))
+    images, vectors, _ = tiny_set(network := Network("slim", "none", 2, batch_norm_conv=False))
+    graph = graph_of(network, STEADY, None, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         for variable in graph.graph.get_collection("trainable_variables"):
             fill = np.zeros if variable.shape.rank == 1 else np.ones
@@ -167,19 +196,19 @@ def test_averaged_image_branch_gives_each_filters_mean(monkeypatch):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(name):
     rates = {"momentum": 0.01, "nesterov": 0.01, "adam": 1e-3, "rmsprop": 1e-3, "adagrad": 0.02, "adadelta": 1.0}
-    network = Network("A", "landmarks", 3)
+    network = Network("quick", "landmarks", 3)
     faces = tiny_set(network)
     hyperparams = Hyperparams(optimizer=name, optimizer_param=0.5, learning_rate=rates[name], decay_step=1000)
-    graph = TrainingGraph(network, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=1000)
+    graph = graph_of(network, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
-        losses = learn(graph, session, faces, steps=15)
+        losses = learn(graph, session, faces, steps=40)
     assert np.isfinite(losses).all() and min(losses[-3:]) < 0.7 * losses[0]
 
 
 def test_learning_rate_decays_in_steps():
-    faces = tiny_set(network := Network("A", "none", 3))
+    faces = tiny_set(network := Network("quick", "none", 3))
     frozen = replace(HYPERPARAMS, learning_rate_decay=1e-9, decay_step=2, keep_prob=1.0)
-    graph = TrainingGraph(network, frozen, None, seed=0, steps=1000)
+    graph = graph_of(network, frozen, None, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         losses = learn(graph, session, faces, steps=6)
     assert losses[0] != losses[2], "the first two steps learn"
@@ -189,7 +218,7 @@ def test_learning_rate_decays_in_steps():
 @pytest.mark.parametrize("warmup", [0, 40])
 def test_cosine_falls_from_the_rate_to_nothing(slim, warmup):
     hyperparams = Hyperparams(learning_rate=0.2, schedule="cosine", warmup_steps=warmup)
-    graph = TrainingGraph(slim, hyperparams, None, seed=0, steps=240)
+    graph = graph_of(slim, hyperparams, None, seed=0, steps=240)
     expected = {
         0: 0.2 / max(1, warmup),
         **({10: 0.2 * 11 / 40, 39: 0.2} if warmup else {}),
@@ -207,7 +236,7 @@ def test_cosine_falls_from_the_rate_to_nothing(slim, warmup):
 
 def test_exponential_decay_begins_after_warm_up(slim):
     hyperparams = Hyperparams(learning_rate=0.2, warmup_steps=40, decay_step=50, learning_rate_decay=0.5)
-    graph = TrainingGraph(slim, hyperparams, None, seed=0, steps=240)
+    graph = graph_of(slim, hyperparams, None, seed=0, steps=240)
     with graph.session(bfloat16=False) as session:
         for step, rate in {0: 0.005, 19: 0.1, 40: 0.2, 89: 0.2, 90: 0.1, 140: 0.05}.items():
             graph.step.load(step, session)
@@ -217,8 +246,8 @@ def test_exponential_decay_begins_after_warm_up(slim):
 def test_schedules_rate_is_the_one_that_is_used(slim):
     faces, rate = tiny_set(slim), 0.1 * (1 + math.cos(math.pi * 0.75)) / 2
     scaling = Scaling.of(*faces[:2])
-    start, full = step_of(TrainingGraph(slim, PLAIN, scaling, seed=0, steps=8), faces)
-    cosine = TrainingGraph(slim, replace(PLAIN, schedule="cosine"), scaling, seed=0, steps=8)
+    start, full = step_of(graph_of(slim, PLAIN, scaling, seed=0, steps=8), faces)
+    cosine = graph_of(slim, replace(PLAIN, schedule="cosine"), scaling, seed=0, steps=8)
     before, after = step_of(cosine, faces, number=6)
     for name in ("network/logits/W", "network/feature_dense/W"):
         np.testing.assert_array_equal(before[name], start[name])
@@ -234,7 +263,7 @@ def test_nesterov_looks_ahead(slim):
     steps = {}
     for name in ("momentum", "nesterov"):
         hyperparams = replace(PLAIN, optimizer=name, optimizer_param=0.5)
-        graph = TrainingGraph(slim, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=8)
+        graph = graph_of(slim, hyperparams, Scaling.of(*faces[:2]), seed=0, steps=8)
         before, after = step_of(graph, faces)
         steps[name] = after["network/logits/W"] - before["network/logits/W"]
     assert np.abs(steps["momentum"]).max() > 1e-4
@@ -243,8 +272,8 @@ def test_nesterov_looks_ahead(slim):
 
 def test_weight_decay_shrinks_kernels_and_nothing_else(slim):
     faces = tiny_set(slim)
-    before, without = step_of(TrainingGraph(slim, PLAIN, None, seed=0, steps=8), faces)
-    same, decayed = step_of(TrainingGraph(slim, replace(PLAIN, weight_decay=0.5), None, seed=0, steps=8), faces)
+    before, without = step_of(graph_of(slim, PLAIN, None, seed=0, steps=8), faces)
+    same, decayed = step_of(graph_of(slim, replace(PLAIN, weight_decay=0.5), None, seed=0, steps=8), faces)
     kernels = {name for name in before if name.endswith("/W")}
     assert len(kernels) == 8 and len(before) > 2 * len(kernels)
     for name, value in before.items():
@@ -257,7 +286,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(slim):
 def test_label_smoothing_spreads_a_share_evenly(slim, share):
     network = replace(slim, batch_norm_conv=False)
     images, vectors, labels = tiny_set(network)
-    graph = TrainingGraph(network, replace(STEADY, label_smoothing=share), Scaling.of(images, vectors), 0, steps=8)
+    graph = graph_of(network, replace(STEADY, label_smoothing=share), Scaling.of(images, vectors), 0, steps=8)
     feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
     with graph.session(bfloat16=False) as session:
         learn(graph, session, (images, vectors, labels), steps=3)
@@ -271,7 +300,7 @@ def test_teacher_takes_its_share_of_the_labels(slim):
     images, vectors, labels = tiny_set(network)
     taught = np.random.default_rng(1).dirichlet(np.ones(3), TINY).astype(np.float32)
     hyperparams = replace(STEADY, label_smoothing=0.1, teacher_share=0.7)
-    graph = TrainingGraph(network, hyperparams, Scaling.of(images, vectors), 0, steps=8)
+    graph = graph_of(network, hyperparams, Scaling.of(images, vectors), 0, steps=8)
     feed = {graph.images: images, graph.features: vectors, graph.labels: labels, graph.taught: taught}
     with graph.session(bfloat16=False) as session:
         loss, logits = session.run([graph.loss, graph.logits], feed)
@@ -309,7 +338,7 @@ def test_mixup_mixes_what_the_network_is_given_and_the_labels(slim):
     network = replace(slim, batch_norm_conv=False)
     _, vectors, labels = tiny_set(network)
     images = np.full((TINY, 48, 48), 9, np.uint8)  # mixed, they stay the same
-    graph = TrainingGraph(network, replace(STEADY, mixup=1.0), Scaling.of(images, vectors), seed=3, steps=8)
+    graph = graph_of(network, replace(STEADY, mixup=1.0), Scaling.of(images, vectors), seed=3, steps=8)
     with graph.graph.as_default():
         share = mixed(1.0, 3, graph.step, tf.constant([[1.0], [0.0]]))[0][0, 0]
     with graph.session(bfloat16=False) as session:
@@ -328,8 +357,8 @@ def test_mixup_mixes_what_the_network_is_given_and_the_labels(slim):
 def test_averaged_weights_are_the_moving_averages_and_what_inference_uses(slim, tmp_path):
     images, vectors, _ = faces = tiny_set(slim)
     scaling = Scaling.of(images, vectors)
-    steady = replace(STEADY, learning_rate=0.01, weight_averaging=0.3)
-    graph = TrainingGraph(slim, steady, scaling, seed=0, steps=8)
+    steady = replace(STEADY, learning_rate=0.01, ema_decay=0.3)
+    graph = graph_of(slim, steady, scaling, seed=0, steps=8)
     feed = {graph.images: images, graph.features: vectors}
     with graph.session(bfloat16=False) as session:
         averages = values(graph, session)
@@ -344,7 +373,7 @@ def test_averaged_weights_are_the_moving_averages_and_what_inference_uses(slim, 
 
     assert {"network/convolution_1_norm/mean", "network/logits/b", "network/convolution_2/W"} <= averages.keys()
     assert np.abs(newest["network/logits/W"] - averages["network/logits/W"]).max() > 1e-3
-    plain = TrainingGraph(slim, STEADY, scaling, seed=1, steps=8)
+    plain = graph_of(slim, STEADY, scaling, seed=1, steps=8)
     expected = {}
     for kind, weights in (("averages", averages), ("newest", newest)):
         with plain.session(bfloat16=False) as session:
@@ -356,19 +385,19 @@ def test_averaged_weights_are_the_moving_averages_and_what_inference_uses(slim, 
     assert np.abs(logits - expected["newest"]).max() > 1e-2
 
     for averaged, kind in ((True, "averages"), (False, "newest")):
-        facts = {"expressions": EMOTIONS[:3], "features": slim.features, "recipes": {}}
-        model = saved_model.SavedModel(inference_flatbuffer(checkpoint, slim, scaling, averaged), facts)
+        facts = {"expressions": EMOTIONS[:3], "features": slim.features, "feature_provenance": {}}
+        model = saved_model.SavedModel(flatbuffer_of(checkpoint, slim, scaling, averaged), facts)
         powers = np.exp(expected[kind])
         softmax = powers / powers.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(model.predict(images, vectors), softmax, atol=1e-4, err_msg=kind)
 
 
 def test_dropout_depends_on_seed_and_step_alone():
-    network = Network("A", "none", 3)
+    network = Network("quick", "none", 3)
     faces = tiny_set(network)
 
     def losses(seed: int) -> list[float]:
-        graph = TrainingGraph(network, replace(STEADY, keep_prob=0.5), None, seed, steps=1000)
+        graph = graph_of(network, replace(STEADY, keep_prob=0.5), None, seed, steps=1000)
         with graph.session(bfloat16=False) as session:
             return learn(graph, session, faces, steps=4)
 
@@ -378,9 +407,9 @@ def test_dropout_depends_on_seed_and_step_alone():
 
 
 def test_bfloat16_learns_like_float32():
-    network = Network("A", "landmarks_hog", 5)
+    network = Network("quick", "landmarks_hog", 5)
     faces = tiny_set(network)
-    graph = TrainingGraph(network, STEADY, Scaling.of(*faces[:2]), seed=0, steps=1000)
+    graph = graph_of(network, STEADY, Scaling.of(*faces[:2]), seed=0, steps=1000)
     losses = {}
     for bfloat16 in (False, True):
         with graph.session(bfloat16) as session:
@@ -391,22 +420,23 @@ def test_bfloat16_learns_like_float32():
 
 
 def test_every_architecture_can_be_chosen():
-    assert tuple(ARCHITECTURES) == next(field for field in fields(Network) if field.name == "model").metadata["choices"]
+    (flag,) = [action for action in train.parser()._actions if action.dest == "model"]
+    assert tuple(flag.choices) == tuple(ARCHITECTURES)
 
 
 def test_quantized_network_is_a_quarter_of_the_size_and_nearly_the_same(tmp_path):
     network = Network("A", "landmarks", 5)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors)
-    graph = TrainingGraph(network, STEADY, scaling, seed=0, steps=1000)
+    graph = graph_of(network, STEADY, scaling, seed=0, steps=1000)
     with graph.session(bfloat16=False) as session:
         learn(graph, session, faces, steps=10)
         checkpoint = graph.saver.save(session, str(tmp_path / "weights"))
     sizes, probabilities = [], []
     for quantize in (False, True):
-        flatbuffer = inference_flatbuffer(checkpoint, network, scaling, quantize=quantize)
+        flatbuffer = flatbuffer_of(checkpoint, network, scaling, quantize=quantize)
         model = saved_model.SavedModel(
-            flatbuffer, {"expressions": EMOTIONS[:5], "features": "landmarks", "recipes": {}}
+            flatbuffer, {"expressions": EMOTIONS[:5], "features": "landmarks", "feature_provenance": {}}
         )
         sizes.append(len(flatbuffer))
         probabilities.append(model.predict(images, vectors))

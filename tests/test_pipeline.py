@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import run_script
 
 from ferkit.data.drawn_faces import write_csv
@@ -17,10 +18,18 @@ def accuracies(folder: Path) -> dict[str, float]:
     return {split: values["accuracy"] for split, values in metrics["splits"].items()}
 
 
-def test_documented_commands_reach_a_real_accuracy_on_drawn_faces(tmp_path):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model=slim", "--settings=ours", "--epochs=10"],
+        pytest.param(["--model=A", "--epochs=8"], marks=pytest.mark.slow),
+    ],
+    ids=["slim", "Model A"],
+)
+def test_documented_commands_reach_a_real_accuracy_on_drawn_faces(flags, tmp_path):
     write_csv(tmp_path / "fer2013.csv", 1400, 210, 210, seed=2)
     assert run_script(CONVERT, cwd=tmp_path).returncode == 0
-    run = run_script("train.py", "--train=yes", "--evaluate=yes", "--model=A", "--epochs=8", cwd=tmp_path)
+    run = run_script("train.py", "--train=yes", "--evaluate=yes", *flags, cwd=tmp_path, slim=True)
     assert run.returncode == 0, run.stderr
     for line in ("Validation accuracy: ", "Test accuracy: ", "Evaluated 420 faces in "):
         assert line in run.stdout
@@ -30,7 +39,7 @@ def test_documented_commands_reach_a_real_accuracy_on_drawn_faces(tmp_path):
     run = run_script("train.py", "--evaluate=yes", cwd=tmp_path)
     assert run.returncode == 0 and accuracies(tmp_path) == reached, "what was evaluated is what was saved"
 
-    assert run_script("drawn_faces.py", "--photo=photo.png", cwd=tmp_path).returncode == 0
+    assert run_script("ferkit.data.drawn_faces", "--photo=photo.png", cwd=tmp_path).returncode == 0
     run = run_script("predict.py", "--image", "photo.png", "--output", "annotated.png", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("Prediction: ") == 3 and (tmp_path / "annotated.png").exists()

@@ -15,13 +15,16 @@ from conftest import ROOT, assert_one_line_error, run_script
 from PIL import Image
 
 import predict
-from ferkit import features, saved_model
+from ferkit import features, recognition, saved_model
 from ferkit.data.dataset import open_dataset
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.errors import UserError
+from ferkit.recognition import Recognizer
+from ferkit.vision.albums import each_once, output_paths, pictures
+from ferkit.vision.boxes import Box
 from ferkit.vision.detection import DETECTORS
 from ferkit.vision.pictures import read_image
-from parameters import DATASET, VIDEO_PREDICTOR
+from parameters import VIDEO_PREDICTOR
 
 HAPPY, SURPRISE = 3, 5
 
@@ -35,8 +38,8 @@ def photo(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recognizer(small_model) -> predict.Recognizer:
-    return predict.Recognizer(str(small_model), VIDEO_PREDICTOR, DATASET.shape_predictor_path)
+def recognizer(small_model) -> Recognizer:
+    return Recognizer(small_model)
 
 
 def main(*arguments: object) -> int:
@@ -101,7 +104,7 @@ def test_every_kind_of_picture_gives_the_same_answer(recognizer, drawn_dataset, 
     elif mode != "L":
         picture = picture.convert(mode)
     picture.save(tmp_path / f"face.{suffix}", **options)
-    expected = recognizer.classify([predict.Box(0, 0, 48, 48)], [face])[0].probabilities
+    expected = recognizer.classify([Box(0, 0, 48, 48)], [face])[0].probabilities
     (found,) = recognizer.recognize(read_image(tmp_path / f"face.{suffix}"))
     assert found.probabilities == pytest.approx(expected, abs=0.02)
 
@@ -140,37 +143,37 @@ def test_unusable_file_gets_one_line(small_model, tmp_path, content, fragment):
 
 def test_without_any_model_the_way_to_one_is_said(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "SHIPPED_MODEL", tmp_path / "pretrained" / "saved_model.bin")
+    monkeypatch.setattr(saved_model, "shipped", lambda: tmp_path / "pretrained" / "saved_model.bin")
     assert main("--image", photo) == 2
     output = capsys.readouterr()
     assert output.out == "" and len(output.err.splitlines()) == 1
     assert "no trained model at best_model/saved_model.bin: run 'python train.py --train=yes'" in output.err
 
 
-def test_shipped_model_is_used_until_one_is_trained(small_model, tmp_path, monkeypatch, capsys):
+def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     trained, shipped = Path("best_model/saved_model.bin"), tmp_path / "pretrained" / "saved_model.bin"
-    monkeypatch.setattr(predict, "SHIPPED_MODEL", shipped)
-    assert predict.model_to_use(None) == str(trained), "where the error will name it"
+    monkeypatch.setattr(saved_model, "shipped", lambda: shipped)
+    assert recognition.model_to_use() == trained, "where the error will name it"
     shipped.parent.mkdir()
     shutil.copy(small_model, shipped)
-    assert predict.model_to_use("other.bin") == "other.bin", "a model that is named is never replaced"
-    assert capsys.readouterr().err == ""
-
-    assert predict.model_to_use(None) == str(shipped)
-    output = capsys.readouterr()
-    assert output.out == "" and len(output.err.splitlines()) == 1
-    assert "no trained model at best_model/saved_model.bin yet" in output.err and "pretrained/" in output.err
+    assert recognition.model_to_use() == shipped and Recognizer().model_path == shipped
+    assert main("--image", photo, "--model_path", "other.bin") == 2, "a model that is named is never replaced"
+    assert "no trained model at other.bin" in capsys.readouterr().err
+    assert main("--image", photo) == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "no trained model at best_model/saved_model.bin yet" in note and "pretrained/" in note
 
     trained.parent.mkdir()
-    trained.touch()
-    assert predict.model_to_use(None) == str(trained)
+    shutil.copy(small_model, trained)
+    assert recognition.model_to_use() == trained and Recognizer().model_path == trained
+    assert main("--image", photo) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_shipped_model_answers_as_if_it_had_been_named(small_model, photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "SHIPPED_MODEL", small_model)
+    monkeypatch.setattr(saved_model, "shipped", lambda: small_model)
     answers = []
     for flags in ([], ["--model_path", small_model]):
         assert main("--image", photo, "--json", *flags) == 0
@@ -201,7 +204,7 @@ def test_empty_folder_is_said(small_model, tmp_path):
 def test_what_is_no_picture_in_a_folder_ends_nothing(photo, small_model, tmp_path, capsys):
     shutil.copy(photo, tmp_path / "photo.png")
     (tmp_path / "._photo.png").write_bytes(b"what macOS puts beside it")
-    assert predict.pictures(str(tmp_path)) == [str(tmp_path / "photo.png")]
+    assert pictures(str(tmp_path)) == [str(tmp_path / "photo.png")]
     (tmp_path / "circle.png").symlink_to("circle.png")
     flags = "--output", tmp_path / "out", "--model_path", small_model
     assert main("--image", tmp_path, *flags) == 2
@@ -227,10 +230,10 @@ def albums(photo, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def output_paths(images: list[str], output: str) -> dict[str, str]:
-    chosen = {image: predict.pictures(image) for image in images}
-    paths = predict.each_once(path for album in chosen.values() for path in album)
-    return {path: place.as_posix() for path, place in predict.output_paths(chosen, paths, output).items()}
+def places(images: list[str], output: str) -> dict[str, str]:
+    chosen = {image: pictures(image) for image in images}
+    paths = each_once(path for album in chosen.values() for path in album)
+    return {path: place.as_posix() for path, place in output_paths(chosen, paths, output).items()}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +249,7 @@ def output_paths(images: list[str], output: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_annotated_copies_keep_apart(albums, images, output, expected):
-    assert output_paths(images, output) == expected
+    assert places(images, output) == expected
 
 
 @pytest.mark.parametrize(
@@ -291,15 +294,16 @@ def test_senseless_settings_are_refused(small_model, photo, flag, capsys):
 def test_extreme_pictures_do_no_harm(recognizer, shape, detector, tmp_path):
     cv2.imwrite(str(tmp_path / "thin.png"), np.full(shape, 120, np.uint8))
     settings = replace(VIDEO_PREDICTOR, detector=detector, detection_confidence=0.01)
-    thin = predict.Recognizer.__new__(predict.Recognizer)
+    thin = Recognizer.__new__(Recognizer)
     thin.__dict__ = {**recognizer.__dict__, "settings": settings}
     assert all(face.confidence > 0 for face in thin.recognize(read_image(tmp_path / "thin.png")))
 
 
 def test_another_landmark_predictor_than_in_training_is_refused(small_model, monkeypatch):
-    monkeypatch.setattr(features, "recipe", lambda name, path: {"shape_predictor_sha256": "another"})
+    other = replace(features.PARTS["landmarks"], provenance=lambda path: {"shape_predictor_sha256": "another"})
+    monkeypatch.setitem(features.PARTS, "landmarks", other)
     with pytest.raises(UserError, match="another landmark predictor"):
-        predict.Recognizer(str(small_model), VIDEO_PREDICTOR, DATASET.shape_predictor_path)
+        Recognizer(small_model)
 
 
 def test_file_names_beyond_the_terminals_letters_are_no_obstacle(small_model, photo, tmp_path):
@@ -310,12 +314,13 @@ def test_file_names_beyond_the_terminals_letters_are_no_obstacle(small_model, ph
     assert run.returncode == 0 and run.stdout.count(b"Prediction") == 4, run.stderr
 
 
-def test_names_come_from_the_model(capsys):
-    predict.warn_of_other_names(("Sad", "Happy"), ("Happy", "Sad"))
-    assert "the model's names are used" in capsys.readouterr().err
-    predict.warn_of_other_names(("Happy", "Sad"), ("Happy", "Sad"))
-    predict.warn_of_other_names(VIDEO_PREDICTOR.emotions, ("Happy", "Sad"))
+def test_names_come_from_the_model(small_model, photo, monkeypatch, capsys):
+    assert main("--image", photo, "--model_path", small_model) == 0
     assert capsys.readouterr().err == "", "names that were not edited are no disagreement"
+    monkeypatch.setattr(predict, "VIDEO_PREDICTOR", replace(VIDEO_PREDICTOR, emotions=("Sad", "Happy")))
+    assert main("--image", photo, "--model_path", small_model) == 0
+    output = capsys.readouterr()
+    assert "the model's names are used" in output.err and "Prediction: " in output.out
 
 
 def test_prediction_imports_no_tensorflow(small_model, photo, tmp_path):

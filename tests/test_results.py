@@ -1,26 +1,26 @@
-"""The runner of the experiments and its report: no row twice, none lost, a README that says what the file says."""
+"""The runner of the experiments and its report: no row twice, none lost, a page that says what the file says."""
 
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_script
-from results_report import BEGIN, END
+from test_search import wait_until
 
-import train
-from experiments import reproduce_results, train_svm
+import parameters
+from experiments import report, reproduce_results, results, support_vector_machine, train_svm
 from experiments.report import tables
 from experiments.reproduce_results import (
     CELLS,
     MODEL_C,
     ON_REQUEST,
     OURS,
+    QUICK_FACES,
     SVMS,
     TAUGHT,
     WITHOUT_BATCH_NORM,
@@ -32,13 +32,30 @@ from experiments.reproduce_results import (
 from experiments.results import COLUMNS, FIVE, SEVEN, Record, Row, append, read
 from ferkit import features
 from ferkit.constants import SHIPPED_MODEL
+from ferkit.data import conversion
 from ferkit.data.dataset import open_dataset
+from ferkit.data.drawn_faces import write_csv
 from ferkit.errors import UserError
 from ferkit.files import lock
-from ferkit.learning.distillation import Teacher, find
+from ferkit.learning.configuration import training_parser, training_settings
+from ferkit.learning.distillation import Teacher, find_teacher
 from ferkit.learning.run import CannotResume, Diverged
 from ferkit.markdown import filled
+from ferkit.settings import ADDED, upgraded
+from model import ARCHITECTURES
 
+PAGE = Path("docs/experiment.md")
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+SLIM_A = """
+import dataclasses, sys
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+from slim import slim
+from model import ARCHITECTURES
+ARCHITECTURES["A"] = dataclasses.replace(ARCHITECTURES["A"], build=slim)  # in the processes of the rows, too
+if __name__ == "__main__":
+    from experiments import reproduce_results
+    sys.exit(reproduce_results.main())
+"""
 FIRST_COLUMNS = (
     "model,features,expressions,batch_norm,settings,seed,validation_accuracy,test_accuracy,test_accuracy_deduplicated"
 )
@@ -58,13 +75,17 @@ def record(row: Row, validation: float = 0.66, test: float = 0.68, **changes: st
 def put(folder: Path, line: Record, **content: object) -> None:
     """A finished row as the runner leaves it in `folder`: its line, and a file of its own."""
     row = Row.of(line)
-    settings = reproduce_results.settings_of(row, Experiment("fer2013.csv"))
-    path = results_report.detail_path(folder, row)
+    settings = reproduce_results.row_settings(row, Experiment("fer2013.csv"))
+    path = results.detail_path(folder, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     assert content.keys() <= {"settings", "record", "metrics", "history"}
     metrics = metrics_of(row) if line["test_accuracy"] else None
     path.write_text(json.dumps({"settings": settings, "record": line, "metrics": metrics, "history": [], **content}))
     append(folder / "results.csv", line)
+
+
+def landmarks_of_tomorrow() -> features.Part:
+    return replace(features.PARTS["landmarks"], provenance=lambda path: {"method": "of tomorrow"})
 
 
 def metrics_of(row: Row) -> dict:
@@ -88,7 +109,7 @@ def test_plan_has_every_published_cell_in_the_order_of_importance():
     rows = plan([])
     assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *TAUGHT]
     assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and (len(SVMS), len(TAUGHT)) == (3, 4)
-    assert {(row.model, row.features) for row in (*CELLS, *SVMS)} == set(results_report.PUBLISHED)
+    assert {(row.model, row.features) for row in (*CELLS, *SVMS)} == set(report.PUBLISHED)
     assert len({row.name for row in (*rows, *ON_REQUEST)}) == len(rows) + len(ON_REQUEST)
     assert all(Row.of(row.columns) == row for row in (*rows, *ON_REQUEST))
 
@@ -165,12 +186,12 @@ def test_line_is_added_to_a_file_whose_last_line_has_no_end(tmp_path):
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
-def test_readme_has_the_tables_of_the_file():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_page_has_the_tables_of_the_file():
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
     text = tables(read(ROOT / "results" / "results.csv"))
-    assert filled(readme, text) == readme, "run 'python reproduce_results.py --report'"
+    assert filled(page, report.PART, text, PAGE) == page, "run 'python -m experiments.reproduce_results --report'"
     links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert all((ROOT / link).is_file() for link in links)
+    assert links and all((ROOT / PAGE.parent / link).is_file() for link in links)
 
 
 def test_rows_in_the_file_were_trained_with_the_settings_of_today():
@@ -179,9 +200,9 @@ def test_rows_in_the_file_were_trained_with_the_settings_of_today():
     records = read(runs.table)
     assert reproduce_results.outdated(runs, records) == []
     for line in records:
-        content = results_report.detail(runs.results, line)
+        content = results.detail(runs.results, line)
         if content["metrics"] is not None:
-            trained = reproduce_results.trained_settings(content["metrics"]["model"], content["settings"])
+            trained = reproduce_results.trained_settings(upgraded(content["metrics"]["model"]), content["settings"])
             assert json.loads(json.dumps(trained)) == content["settings"]
             assert_accuracies_are_measured(line, content)
 
@@ -194,7 +215,7 @@ def assert_accuracies_are_measured(line: Record, content: dict) -> None:
         assert content["metrics_augmented"]["test_time_augmentation"] is True
         splits = content["metrics_augmented"]["splits"]
         expected += [splits[split]["accuracy"] for split in ("PublicTest", "PrivateTest")]
-    shown = [line[column] for column in results_report.ACCURACIES]
+    shown = [line[column] for column in results.ACCURACIES]
     assert shown == [*(f"{share:.5f}" for share in expected), *[""] * (6 - len(expected))]
 
 
@@ -206,8 +227,8 @@ def test_rows_of_other_settings_are_told_and_not_mixed_with_those_of_today(tmp_p
     assert reproduce_results.outdated(runs, read(runs.table)) == []
     assert reproduce_results.main(["--report"]) == 0 and "Model A, raw pixels" in capsys.readouterr().out
 
-    monkeypatch.setitem(train.OWN_SETTINGS["A"], "keep_prob", 0.123)
-    monkeypatch.setattr(reproduce_results, "SVM", replace(reproduce_results.SVM, penalties=(2.0,)))
+    monkeypatch.setitem(parameters.OWN_SETTINGS["A"], "keep_prob", 0.123)
+    monkeypatch.setattr(parameters, "SVM", replace(parameters.SVM, penalties=(2.0,)))
     assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[0], SVMS[0]]
     for flags in (["--report"], []):
         assert reproduce_results.main(flags) == 2
@@ -224,30 +245,31 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
     for row in (OURS[0], TAUGHT[0]):
         put(tmp_path, record(row))
     other = tmp_path / "other.bin"
-    shutil.copy(find(SHIPPED_MODEL), other)
-    monkeypatch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, teacher=str(other)))
+    shutil.copy(find_teacher(SHIPPED_MODEL), other)
+    monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(other)))
     assert reproduce_results.outdated(runs, read(runs.table)) == []
-    monkeypatch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, teacher=str(small_model)))
+    monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(small_model)))
     monkeypatch.setattr(reproduce_results, "Teacher", lambda path, *others: Teacher(path, (), "landmarks"))
     assert reproduce_results.outdated(runs, read(runs.table)) == [TAUGHT[0]]
 
 
 def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
-    monkeypatch.setitem(train.LATER, "mixup", 0.0)
+    monkeypatch.setitem(ADDED, "mixup", 0.0)
     runs = Experiment("fer2013.csv", results=tmp_path)
     for row in (CELLS[0], OURS[1]):
-        settings = reproduce_results.settings_of(row, runs)
+        settings = reproduce_results.row_settings(row, runs)
         del settings["hyperparams"]["mixup"]
         put(tmp_path, record(row), settings=settings)
     assert reproduce_results.outdated(runs, read(runs.table)) == []
     with monkeypatch.context() as patch:
-        patch.setitem(train.OWN_SETTINGS["A"], "mixup", 0.4)
+        patch.setitem(parameters.OWN_SETTINGS["A"], "mixup", 0.4)
         assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "HYPERPARAMS", replace(train.HYPERPARAMS, mixup=0.4))  # an edited default is no default
+        edited = replace(parameters.HYPERPARAMS, mixup=0.4)  # which is no default any more
+        patch.setattr(parameters, "HYPERPARAMS", edited)
         assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0], OURS[1]]
     with monkeypatch.context() as patch:
-        patch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
+        patch.setitem(features.PARTS, "landmarks", landmarks_of_tomorrow())
         assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
     settings["hyperparams"]["gone"] = 1.0
     (tmp_path / "results.csv").unlink()
@@ -332,48 +354,49 @@ def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, 
         history = [] if row == CELLS[2] else [{"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.6}]
         line = record(row, **(DIVERGED if row == CELLS[2] else {}))
         put(Path("results"), line, history=history)
-    Path("README.md").write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
+    PAGE.parent.mkdir()
+    PAGE.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
     assert reproduce_results.main(["--report"]) == 0
-    page = Path("README.md").read_text()
+    page = PAGE.read_text()
     assert page == f"# Before\n\n{BEGIN}\n{tables(read(Path('results/results.csv')))}\n{END}\n\nAfter\n"
-    assert reproduce_results.main(["--report"]) == 0 and Path("README.md").read_text() == page
+    assert reproduce_results.main(["--report"]) == 0 and PAGE.read_text() == page
     pictures = {path.name for path in Path("results").glob("*.png")}
     assert pictures == {"answer.png", "learning_curves.png", "confusion_03456.png", "confusion_0123456.png"}
-    assert all(f"(results/{name})" in page for name in pictures)
+    assert all(f"(../results/{name})" in page for name in pictures)
     assert reproduce_results.main(["--report", f"--results={tmp_path}/results"]) == 0, "the same folder"
-    assert "README.md: 5 rows" in capsys.readouterr().out
+    assert "docs/experiment.md: 5 rows" in capsys.readouterr().out
 
     drawn: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        results_report, "_draw_bars", lambda axes, position, records, model, kind, *_: drawn.append((model, kind))
+        report, "_draw_bars", lambda axes, position, records, model, kind, *_: drawn.append((model, kind))
     )
     records = read(Path("results/results.csv"))
-    results_report.draw_answer(records, tmp_path / "answer.png")
-    assert drawn == list(results_report.PUBLISHED)
+    report.draw_answer(records, tmp_path / "answer.png")
+    assert drawn == list(report.PUBLISHED)
     drawn.clear()
-    results_report.draw_answer([*records, record(MODEL_C)], tmp_path / "answer.png")
-    assert drawn == [*results_report.PUBLISHED, ("C", "none")]
+    report.draw_answer([*records, record(MODEL_C)], tmp_path / "answer.png")
+    assert drawn == [*report.PUBLISHED, ("C", "none")]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    results_report.draw_answer([*records, record(MODEL_C)], tmp_path / "answer.png")
+    report.draw_answer([*records, record(MODEL_C)], tmp_path / "answer.png")
 
-    Path("README.md").write_text(page.replace(END, ""))
+    PAGE.write_text(page.replace(END, ""))
     assert reproduce_results.main(["--report"]) == 2 and "results: end" in capsys.readouterr().err
     Path(f"results/rows/{rows[0].name}.json").unlink()
-    Path("README.md").write_text(page)
+    PAGE.write_text(page)
     assert reproduce_results.main(["--report"]) == 2 and f"{rows[0].name}.json is missing" in capsys.readouterr().err
 
 
 def test_learning_curves_leave_out_what_has_none(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(results_report, "draw_learning_curves", lambda histories, path: drawn.extend(histories))
+    monkeypatch.setattr(report, "draw_learning_curves", lambda histories, path: drawn.extend(histories))
     one = {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.6}
     records = [record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], **DIVERGED), record(SVMS[0], epochs="")]
     for line, history in zip(records, ([one], [], []), strict=True):
         put(tmp_path, line, history=history)
-    results_report.draw_pictures(records, tmp_path)
+    report.draw_pictures(records, tmp_path)
     assert drawn == [(records[0], [one])] and "learning_curves.png" in tables(records)
-    results_report.draw_pictures(records[1:], tmp_path)
+    report.draw_pictures(records[1:], tmp_path)
     assert len(drawn) == 1 and "learning_curves.png" not in tables(records[1:])
 
 
@@ -386,31 +409,66 @@ def test_headline_is_chosen_on_public_test():
         record(replace(CELLS[0], seed=1), 0.9),
         record(WITHOUT_BATCH_NORM[0], 0.9),
     ]
-    assert results_report.headline(records) == [records[1]]
+    assert report.headline(records) == [records[1]]
 
 
 # --- the runner ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def quick_work(tmp_path_factory) -> Path:
+    """The work folder of a quick run that has its faces, converted."""
+    work = tmp_path_factory.mktemp("quick") / "work"
+    runs = reproduce_results.quick_experiment(work)
+    write_csv(runs.input, *QUICK_FACES)
+    convert(runs)
+    return work
+
+
+def convert(runs: Experiment) -> None:
+    """As the runner does it, in this process."""
+    kinds = [name for name in features.PARTS if name in features.parts_of("landmarks_hog_windows")]
+    conversion.convert(runs.input, str(runs.faces(FIVE)), FIVE, kinds, processes=2)
+    assert is_converted(runs.faces(FIVE), FIVE, runs.input)
+
+
 def quick(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return run_script("reproduce_results.py", "--quick", *flags, cwd=folder)
+    """A quick run in which Model A is slim."""
+    return subprocess.run(
+        quick_command(folder, *flags), cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
+    )
+
+
+def quick_command(folder: Path, *flags: str) -> list[str]:
+    script = folder / "slim_a.py"
+    script.write_text(SLIM_A.format(root=str(ROOT)))
+    return [sys.executable, str(script), "--quick", *flags]
 
 
 def stopped_in_a_training(number: signal.Signals, checkpoint: Path, folder: Path, *flags: str) -> tuple[int, str, str]:
     """Sends the signal once the checkpoint is there; exit status, output and errors, when all processes have ended."""
-    command = [sys.executable, str(ROOT / "reproduce_results.py"), "--quick", *flags]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(quick_command(folder, *flags), cwd=folder, text=True, **pipes)
+    wait_until(lambda: checkpoint.exists() or process.poll() is not None)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)  # which ends when the children have ended too
+    output, errors = process.communicate(timeout=300)  # which ends when the children have ended too
     assert checkpoint.exists(), output + errors
     return process.returncode, output, errors
 
 
-def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
+def test_quick_run_from_an_empty_folder(tmp_path):
+    run = run_script("experiments.reproduce_results", "--quick", cwd=tmp_path)
+    assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
+    table = Path("results_work", "quick", "results", "results.csv")
+    assert run.stdout.splitlines()[-1] == f"Nothing is missing: {table} has all of 2 rows"
+    svm, network = read(tmp_path / table)
+    assert (Row.of(svm), Row.of(network)) == (SVMS[0], OURS[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["results_work"]
+
+
+def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(quick_work, tmp_path):
     work = tmp_path / "results_work" / "quick"
+    shutil.copytree(quick_work, work)
     table, checkpoint = work / "results" / "results.csv", work / OURS[1].name / "checkpoints" / "state.json"
     _, output, _ = stopped_in_a_training(signal.SIGKILL, checkpoint, tmp_path)
     assert [Row.of(line) for line in read(table)] == [SVMS[0]], output
@@ -418,7 +476,7 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
 
     run = quick(tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "Resuming after epoch" in run.stdout and "train_svm.py" not in run.stdout
+    assert "Resuming after epoch" in run.stdout and "train_svm" not in run.stdout
     assert table.read_text().startswith(first)
     svm, network = read(table)
     assert (svm["test_accuracy_augmented"], svm["epochs"]) == ("", "")
@@ -446,10 +504,11 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path):
     assert quick(tmp_path, "--report").returncode == 2
     run = quick(tmp_path, "--only=SVM_*")
     assert run.returncode == 0 and [Row.of(line) for line in read(table)] == [SVMS[0]], "it tries out what is new"
-    assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "README.md").exists()
+    assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "docs").exists()
 
 
-def test_ctrl_c_stops_the_row_at_once_and_it_goes_on_later(tmp_path):
+def test_ctrl_c_stops_the_row_at_once_and_it_goes_on_later(quick_work, tmp_path):
+    shutil.copytree(quick_work, tmp_path / "results_work" / "quick")
     checkpoint = tmp_path / "results_work" / "quick" / OURS[1].name / "checkpoints" / "state.json"
     status, _, errors = stopped_in_a_training(signal.SIGINT, checkpoint, tmp_path, "--only=A_*")
     assert status == 130 and "Traceback" not in errors
@@ -486,12 +545,28 @@ def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
     for flags in (["--list", "--report"], ["--report", "--only=A_*"], ["--list", "--keep_models"]):
         with pytest.raises(SystemExit):
             reproduce_results.main(flags)
-        assert ".py: error: --" in capsys.readouterr().err
+        assert "reproduce_results: error: --" in capsys.readouterr().err
     assert reproduce_results.main(["--quick", "--results=./results"]) == 2
     assert "another --results than results" in capsys.readouterr().err
     for flags in (["--only=SVM_*"], ["--quick"]):
         assert reproduce_results.main([*flags, "--input=none.csv"]) == 2
         assert "no FER2013 at none.csv" in capsys.readouterr().err and not Path("none.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def five_faces(drawn_csv, tmp_path_factory) -> Path:
+    """The drawn faces of five expressions, converted."""
+    runs = Experiment(str(drawn_csv), tmp_path_factory.mktemp("five"))
+    convert(runs)
+    return runs.faces(FIVE)
+
+
+def experiment_with_faces(folder: Path, source: Path, faces: Path, *rows: Row) -> Experiment:
+    """An experiment whose faces have been converted before."""
+    runs = experiment(folder, str(source), *rows)
+    runs.work.mkdir()
+    runs.faces(FIVE).symlink_to(faces)
+    return runs
 
 
 def experiment(folder: Path, source: str, *rows: Row) -> Experiment:
@@ -510,7 +585,12 @@ def test_failing_row_stays_missing_and_a_diverging_one_is_a_result(drawn_csv, tm
 
     monkeypatch.setattr(reproduce_results, "in_a_process", diverging)
     assert reproduce_results.main([]) == 1
-    assert scripts == ["convert_fer2013_to_images_and_landmarks", "train_svm", "train", "train_svm"]
+    assert scripts == [
+        "convert_fer2013_to_images_and_landmarks",
+        "experiments.train_svm",
+        "train",
+        "experiments.train_svm",
+    ]
     errors = capfd.readouterr().err
     assert f"{pixels.name} failed: exit status 2" in errors and f"failed: {pixels.name}" in errors.splitlines()
     diverged, finished = read(runs.table)
@@ -574,12 +654,13 @@ def test_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_pat
 def test_every_row_is_trained_as_its_name_says(tmp_path):
     runs = experiment(tmp_path, "fer2013.csv")
     another = replace(OURS[0], expressions=SEVEN, seed=2)
+    parser = training_parser(parameters, ARCHITECTURES)
     for row in (*CELLS, *OURS, *TAUGHT, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *ON_REQUEST, another):
         script, flags = reproduce_results.command_of(row, runs)
-        if script == "train_svm":
-            assert row.model == "SVM" and train_svm._parser().parse_args(flags).features == row.features
+        if script == "experiments.train_svm":
+            assert row.model == "SVM" and train_svm.parser().parse_args(flags).features == row.features
             continue
-        network, hyperparams, training, _ = train.settings_of(train._parser().parse_args(flags))
+        network, hyperparams, training, _ = training_settings(parser.parse_args(flags), parameters, ARCHITECTURES)
         assert (hyperparams.teacher_share > 0) == (row.settings == "taught")
         assert (network.model, network.features, network.batch_norm_conv) == (row.model, row.features, row.batch_norm)
         assert network.output_size == len(row.expressions)
@@ -600,7 +681,7 @@ def test_dataset_is_converted_anew_when_it_is_not_the_one_of_today(drawn_csv, dr
     path = damaged / "PublicTest" / "hog_windows.npy"
     path.write_bytes(path.read_bytes()[:-100])
     assert not is_converted(damaged, seven, str(drawn_csv))
-    monkeypatch.setattr(features, "recipe", lambda name, path: {"method": "of tomorrow"})
+    monkeypatch.setitem(features.PARTS, "landmarks", landmarks_of_tomorrow())
     assert not is_converted(drawn_dataset, seven, str(drawn_csv))
 
 
@@ -615,39 +696,37 @@ def test_rows_of_another_dataset_are_refused(drawn_dataset, tmp_path):
         reproduce_results.check_dataset(dataset, SEVEN, runs)
 
 
-def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, tmp_path, monkeypatch):
-    runs = experiment(tmp_path, str(drawn_csv), SVMS[0])
+def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, five_faces, tmp_path, monkeypatch):
+    runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
     in_a_process = reproduce_results.in_a_process
 
     def and_then_somebody_commits(script: str, flags: tuple[str, ...]) -> int:
         status = in_a_process(script, flags)
-        monkeypatch.setattr(train, "commit", lambda: "bbb")
+        monkeypatch.setattr(reproduce_results, "commit", lambda: "bbb")
         return status
 
-    monkeypatch.setattr(train, "commit", lambda: "aaa")
+    monkeypatch.setattr(reproduce_results, "commit", lambda: "aaa")
     monkeypatch.setattr(reproduce_results, "in_a_process", and_then_somebody_commits)
-    reproduce_results.converted(FIVE, runs)
-    monkeypatch.setattr(train, "commit", lambda: "aaa")
     assert reproduce_results.run(runs) == []
     assert [line["commit"] for line in read(runs.table)] == ["aaa and bbb"]
 
 
-def test_settings_that_change_under_a_row_stop_the_run(drawn_csv, tmp_path, monkeypatch):
-    runs = experiment(tmp_path, str(drawn_csv), SVMS[0])
-    monkeypatch.setattr(reproduce_results, "SVM", replace(reproduce_results.SVM, penalties=(2.0,)))  # here, not there
+def test_settings_that_change_under_a_row_stop_the_run(drawn_csv, five_faces, tmp_path, monkeypatch):
+    runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
+    monkeypatch.setattr(parameters, "SVM", replace(parameters.SVM, penalties=(2.0,)))  # here, not there
     with pytest.raises(UserError, match="parameters.py was changed while SVM_landmarks_03456_ours_seed0 was trained"):
         reproduce_results.run(runs)
     assert read(runs.table) == []
 
 
-def test_kept_model_is_in_its_place_before_the_row_counts(drawn_csv, tmp_path, monkeypatch):
-    runs = replace(experiment(tmp_path, str(drawn_csv), SVMS[0]), keep_models=True)
+def test_kept_model_is_in_its_place_before_the_row_counts(drawn_csv, five_faces, tmp_path, monkeypatch):
+    runs = replace(experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0]), keep_models=True)
     kept = runs.work / f"{SVMS[0].name}.npz"
 
     def append_after_a_look(table: Path, line: Record) -> None:
-        assert train_svm.load(kept).features == "landmarks"
+        assert support_vector_machine.load(kept).features == "landmarks"
         append(table, line)
 
-    monkeypatch.setattr(results_report, "append", append_after_a_look)
+    monkeypatch.setattr(results, "append", append_after_a_look)
     assert reproduce_results.run(runs) == []
     assert len(read(runs.table)) == 1 and not (runs.work / SVMS[0].name).exists()

@@ -10,26 +10,29 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pymongo
 import pytest
-from conftest import ROOT
-from test_search import CHEAP, TINY, cheap, made, run_of, start
+from conftest import ROOT, command_line
+from test_search import CHEAP, TINY, cheap, made, run_of, start, wait_until
 
-import optimize_hyperparams
 from ferkit.errors import UserError
+from ferkit.search import local, mongo
 from ferkit.search.hyperopt_compat import OldDatabase
 from ferkit.search.mongo import (
     DONE,
     NEW,
     RUNNING,
-    Heart,
-    Pulse,
+    Driver,
+    Heartbeat,
+    HeartbeatMonitor,
     Server,
     connect,
     finish,
@@ -37,11 +40,11 @@ from ferkit.search.mongo import (
     kept,
     lead,
     reserve,
-    work,
 )
-from ferkit.search.state import FORMAT, settings_of
+from ferkit.search.state import FORMAT, search_settings
 from ferkit.search.trial import Outcome
-from optimize_hyperparams import main
+from model import ARCHITECTURES
+from optimize_hyperparams import TRIAL_COMMAND, main
 from parameters import OPTIMIZER
 
 USER, PASSWORD = "ada", "p@ss/w:rd"
@@ -49,7 +52,7 @@ USER, PASSWORD = "ada", "p@ss/w:rd"
 
 def serve(folder: Path, authorization: bool, port: int = 0) -> contextlib.AbstractContextManager[int]:
     """A server on this machine, in the block; its port."""
-    return (mongod if shutil.which("mongod") else secantus)(folder, authorization, port)
+    return (mongo_daemon if shutil.which("mongod") else secantus)(folder, authorization, port)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def secantus(folder: Path, authorization: bool, port: int = 0) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def mongod(folder: Path, authorization: bool, port: int = 0) -> Iterator[int]:
+def mongo_daemon(folder: Path, authorization: bool, port: int = 0) -> Iterator[int]:
     port = port or free_port()
     command = ["mongod", f"--dbpath={folder}", f"--port={port}", "--bind_ip=127.0.0.1"]
     process = subprocess.Popen(command + ["--auth"] * authorization, stdout=subprocess.DEVNULL)
@@ -110,24 +113,21 @@ def server(address) -> Server:
 
 @pytest.fixture
 def settings(drawn_dataset) -> dict:
-    return settings_of(run_of(drawn_dataset), OPTIMIZER)
+    return search_settings(run_of(drawn_dataset), OPTIMIZER)
 
 
 @pytest.fixture
 def cheap_trials(monkeypatch) -> None:
-    monkeypatch.setattr(search_mongo, "run_trial", cheap)
-    monkeypatch.setattr(search_mongo, "POLL", 0.05)
+    monkeypatch.setattr(mongo, "run_trial", cheap)
+    monkeypatch.setattr(mongo, "POLL", 0.05)
 
 
 def few(count: int, **changes: object):
-    return replace(OPTIMIZER, **{"max_evals": count, "heartbeat": 2.0, **changes})
+    return replace(OPTIMIZER, **{"max_evals": count, "heartbeat": 60.0, **changes})
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def work(server: Server, name: str, folder: str) -> int:
+    return mongo.work(server, name, folder, ARCHITECTURES, TRIAL_COMMAND)
 
 
 @contextlib.contextmanager
@@ -144,7 +144,7 @@ def in_background(function: Callable, *arguments: object) -> Iterator[list]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield results
-    thread.join(120)
+    thread.join(300)
     assert not thread.is_alive()
     for result in results:
         if isinstance(result, BaseException):
@@ -157,6 +157,24 @@ def driver(server: Server, name: str, settings: dict, optimizer) -> Iterator[lis
     with in_background(lead, server, name, settings, optimizer) as results:
         wait_until(lambda: results or server.jobs.find_one({"exp_key": name}))
         yield results
+
+
+@pytest.fixture
+def silences(monkeypatch) -> dict[object, float]:
+    """For how long each was silent when a driver last looked."""
+    heard = {}
+
+    class Listening(HeartbeatMonitor):
+        def silent(self, who: object, count: object) -> float:
+            heard[who] = super().silent(who, count)
+            return heard[who]
+
+        def forget(self) -> None:
+            heard.clear()
+            super().forget()
+
+    monkeypatch.setattr(mongo, "HeartbeatMonitor", Listening)
+    return heard
 
 
 # --- what hyperopt still needs ---------------------------------------------------------------------------------------
@@ -195,28 +213,30 @@ def test_adapter_suffices(server):
 
 def test_two_workers_and_one_killed_in_mid_trial(address, server, drawn_dataset, tmp_path):
     """Three processes and real trainings, as on three machines."""
-    script, mongo, data = ROOT / "optimize_hyperparams.py", f"--mongo={address}", f"--folder={drawn_dataset}"
+    script = command_line("optimize_hyperparams.py", f"--mongo={address}", f"--folder={drawn_dataset}", slim=True)
 
     def job_of(worker: subprocess.Popen, state: int):
         return server.jobs.find_one({"owner": {"$regex": f":{worker.pid}:"}, "state": state})
 
     with contextlib.ExitStack() as stack:
-        leader = start(script, *TINY, data, mongo, "--max_evals=5", "--heartbeat=3", cwd=tmp_path)
+        leader = start(script, *TINY, "--max_evals=3", "--heartbeat=4", cwd=tmp_path)
         stack.callback(leader.kill)
         wait_until(lambda: leader.poll() is not None or server.jobs.find_one({"state": NEW}))
-        victim, other = (start(script, "--worker", data, mongo, cwd=tmp_path) for _ in range(2))
+        victim = start(script, "--worker", cwd=tmp_path)
         stack.callback(victim.kill)
+        wait_until(lambda: victim.poll() is not None or job_of(victim, RUNNING))  # before the other can do all of them
+        other = start(script, "--worker", cwd=tmp_path)
         stack.callback(other.kill)
         wait_until(lambda: job_of(victim, DONE) and job_of(victim, RUNNING))
         number = job_of(victim, RUNNING)["misc"]["number"]
         victim.kill()
         output, errors = leader.communicate(timeout=300)
         assert leader.returncode == 0, errors
-        assert other.wait(60) == 0
+        assert other.wait(300) == 0
         logs = [output, errors, *victim.communicate(), *other.communicate()]
     assert f"Trial {number} goes back to the queue" in output and "Best: trial " in output
     _, trials = kept(server, "default")
-    assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
+    assert [trial.number for trial in trials] == [1, 2, 3]
     assert all(trial.status == "ok" and len(trial.accuracies) == 1 for trial in trials)
     again = server.jobs.find_one({"misc.number": number})
     assert again["attempts"] == 1 and f":{other.pid}:" in again["owner"]
@@ -227,21 +247,24 @@ def test_two_workers_and_one_killed_in_mid_trial(address, server, drawn_dataset,
 
 
 def test_queue_follows_the_number_of_workers(server, settings, drawn_dataset, monkeypatch):
-    monkeypatch.setattr(search_mongo, "POLL", 0.05)
-    gate = threading.Event()
+    monkeypatch.setattr(mongo, "POLL", 0.05)
+    gate, looks = threading.Event(), []
+    fill_queue = Driver.fill_queue
+    monkeypatch.setattr(Driver, "fill_queue", lambda *arguments: (fill_queue(*arguments), looks.append(1)))
 
-    def slow(job, hopeless):
-        assert gate.wait(60)
-        return cheap(job, hopeless)
+    def slow(job, command, hopeless):
+        assert gate.wait(300)
+        return cheap(job, command, hopeless)
 
-    monkeypatch.setattr(search_mongo, "run_trial", slow)
+    monkeypatch.setattr(mongo, "run_trial", slow)
     with driver(server, "x", settings, few(9)), contextlib.ExitStack() as stack:
         for workers in (1, 2, 3):
             stack.enter_context(in_background(work, server, "x", str(drawn_dataset)))
             wait_until(lambda count=workers: server.jobs.count_documents({"state": RUNNING}) == count)
             wait_until(lambda: server.jobs.count_documents({"state": NEW}) == 1)
-            time.sleep(0.3)
-            assert server.jobs.count_documents({}) == workers + 1
+            before = len(looks)
+            wait_until(lambda seen=before: len(looks) > seen + 3)
+            assert server.jobs.count_documents({}) == workers + 1, "however often the driver looks"
         gate.set()
     assert server.database.workers.count_documents({}) == 0, "each says good-bye"
 
@@ -259,7 +282,7 @@ def test_search_goes_on_and_its_result_is_shown(
     address, server, drawn_dataset, cheap_trials, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    command = [*TINY, f"--folder={drawn_dataset}", f"--mongo={address}", "--heartbeat=2"]
+    command = [*TINY, f"--folder={drawn_dataset}", f"--mongo={address}", "--heartbeat=60"]
 
     def worker() -> None:
         wait_until(lambda: (server.searches.find_one() or {}).get("finished") is False and server.jobs.find_one())
@@ -281,7 +304,7 @@ def test_search_goes_on_and_its_result_is_shown(
 
 
 def test_failed_trials_are_told_to_the_driver(server, settings, drawn_dataset, cheap_trials, monkeypatch, capsys):
-    monkeypatch.setattr(search_mongo, "run_trial", lambda job, hopeless: Outcome("failed", [], 1.0, "bad luck"))
+    monkeypatch.setattr(mongo, "run_trial", lambda job, command, hopeless: Outcome("failed", [], 1.0, "bad luck"))
     with driver(server, "x", settings, few(2)) as results:
         work(server, "x", str(drawn_dataset))
     assert [(trial.status, trial.reason) for trial in results[0]] == [("failed", "bad luck")] * 2
@@ -293,7 +316,9 @@ def test_worker_on_a_broken_machine_does_not_use_up_the_search(
 ):
     with driver(server, "x", settings, few(7)) as results:
         with monkeypatch.context() as broken:
-            broken.setattr(search_mongo, "run_trial", lambda job, hopeless: Outcome("failed", [], 0.1, "no TensorFlow"))
+            broken.setattr(
+                mongo, "run_trial", lambda job, command, hopeless: Outcome("failed", [], 0.1, "no TensorFlow")
+            )
             with pytest.raises(UserError, match=r"4 trials in a row failed here \(no TensorFlow\)"):
                 work(server, "x", str(drawn_dataset))
         work(server, "x", str(drawn_dataset))
@@ -317,7 +342,7 @@ def test_nothing_in_the_database_is_code(server, settings, drawn_dataset, cheap_
 
 
 def test_trial_whose_workers_all_go_silent_has_failed(server, settings, cheap_trials):
-    with driver(server, "x", settings, few(1, heartbeat=1.0)) as results:
+    with driver(server, "x", settings, few(1, heartbeat=0.3)) as results:
         for attempt in range(1, 4):
             wait_until(lambda number=attempt: reserve(server, "x", f"machine:{number}:abc"))
     (trial,) = results[0]
@@ -327,13 +352,13 @@ def test_trial_whose_workers_all_go_silent_has_failed(server, settings, cheap_tr
 def test_result_of_a_trial_given_to_another_worker_is_dropped(
     server, settings, drawn_dataset, cheap_trials, monkeypatch, capsys
 ):
-    def slow(job, hopeless):
+    def slow(job, command, hopeless):
         if server.jobs.find_one({"attempts": 1}) is None:
             server.jobs.update_one({}, {"$set": {"state": NEW, "owner": None, "attempts": 1}})  # as the driver would
             return Outcome("ok", [0.99], 0.1)
-        return cheap(job, hopeless)
+        return cheap(job, command, hopeless)
 
-    monkeypatch.setattr(search_mongo, "run_trial", slow)
+    monkeypatch.setattr(mongo, "run_trial", slow)
     with driver(server, "x", settings, few(1)) as results:
         work(server, "x", str(drawn_dataset))
     assert "was given to another worker meanwhile" in capsys.readouterr().out
@@ -351,44 +376,50 @@ def test_result_is_recorded_once_though_the_answer_was_lost(server):
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_worker_that_is_told_to_end_gives_its_trial_back(kind, address, server, settings, drawn_dataset, tmp_path):
     (tmp_path / "cheap.py").write_text(CHEAP.format(root=str(ROOT)))
-    with driver(server, "default", settings, few(1, heartbeat=60.0)) as results:
-        flags = ["--worker", f"--folder={drawn_dataset}", f"--mongo={address}"]
-        worker = start(tmp_path / "cheap.py", *flags, cwd=tmp_path, SECONDS="60")
-        wait_until(lambda: worker.poll() is not None or server.jobs.find_one({"state": RUNNING}))
-        time.sleep(0.3)
+    command = [
+        sys.executable,
+        str(tmp_path / "cheap.py"),
+        "--worker",
+        f"--folder={drawn_dataset}",
+        f"--mongo={address}",
+    ]
+    with driver(server, "default", settings, few(1)) as results:
+        worker = start(command, cwd=tmp_path, SECONDS="600")
+        wait_until(lambda: worker.poll() is not None or (tmp_path / "begun").exists())
+        assert server.jobs.find_one()["state"] == RUNNING
         worker.send_signal(kind)
-        _, errors = worker.communicate(timeout=30)
+        _, errors = worker.communicate(timeout=300)
         assert worker.returncode == 128 + kind and "Traceback" not in errors
         assert "\nTrial 1 goes back to the queue\n" in errors
         assert server.jobs.find_one()["state"] == NEW and server.database.workers.count_documents({}) == 0
-        second = start(tmp_path / "cheap.py", *flags, cwd=tmp_path)
-        assert second.wait(60) == 0
+        second = start(command, cwd=tmp_path)
+        assert second.wait(300) == 0
     assert [trial.status for trial in results[0]] == ["ok"]
 
 
 def test_one_driver_at_a_time_and_a_dead_one_is_replaced(server, settings, drawn_dataset, cheap_trials):
-    with driver(server, "x", settings, few(1, heartbeat=1.0)):
+    with driver(server, "x", settings, few(1, heartbeat=5.0)):
         with pytest.raises(UserError, match="search x in database .* has a driver"):
-            lead(server, "x", settings, few(1, heartbeat=1.0))
+            lead(server, "x", settings, few(1, heartbeat=5.0))
         work(server, "x", str(drawn_dataset))
-    server.searches.update_one({}, {"$set": {"driver": "machine:1:dead"}})
-    with driver(server, "x", settings, few(2, heartbeat=1.0)) as results:
+    server.searches.update_one({}, {"$set": {"driver": "machine:1:dead", "heartbeat": 0.5}})
+    with driver(server, "x", settings, few(2, heartbeat=0.5)) as results:
         wait_until(lambda: server.jobs.find_one({"state": NEW}))
         work(server, "x", str(drawn_dataset))
     assert len(results[0]) == 2
 
 
 def test_restarted_driver_keeps_the_heartbeat_by_which_its_workers_live(
-    server, settings, drawn_dataset, cheap_trials, capsys
+    server, settings, drawn_dataset, cheap_trials, silences, capsys
 ):
     with driver(server, "x", settings, few(1, heartbeat=30.0)):
         work(server, "x", str(drawn_dataset))
     output = capsys.readouterr().out
     assert "1 trial of it trained here" in output and "--worker --mongo=… --name=x on each machine" in output
-    with driver(server, "x", settings, few(2, heartbeat=1.0)):
+    with driver(server, "x", settings, few(2, heartbeat=0.1)):
         wait_until(lambda: server.jobs.count_documents({}) == 2)
         job = reserve(server, "x", "machine:1:abc")
-        time.sleep(2)
+        wait_until(lambda: silences.get(job["_id"], 0) > 0.3)
         assert server.jobs.find_one({"_id": job["_id"]})["state"] == RUNNING, "silent for less than its heartbeat"
         assert server.searches.find_one()["heartbeat"] == 30.0
         give_back(server, job)
@@ -396,37 +427,54 @@ def test_restarted_driver_keeps_the_heartbeat_by_which_its_workers_live(
     assert "The heartbeat stays 30 s, with which the search was begun" in capsys.readouterr().out
 
 
-def test_outage_longer_than_the_heartbeat_costs_no_trial(settings, drawn_dataset, tmp_path, monkeypatch, capfd):
-    under_way, back = threading.Event(), threading.Event()
+class Clock:
+    """Stands in for the module `time`, and can be put forward."""
 
-    def long(job, hopeless):
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_outage_longer_than_the_heartbeat_costs_no_trial(
+    settings, drawn_dataset, silences, tmp_path, monkeypatch, capfd
+):
+    under_way, back, clock = threading.Event(), threading.Event(), Clock()
+
+    def long(job, command, hopeless):
         under_way.set()
-        assert back.wait(60)
-        return cheap(job, hopeless)
+        assert back.wait(300)
+        return cheap(job, command, hopeless)
 
-    class LateHeart(Heart):
+    class LateHeartbeat(Heartbeat):
         """Beats again only when the driver has looked."""
 
         def __init__(self, beat: Callable[[], bool], interval: float) -> None:
-            super().__init__(lambda: beat() if not under_way.is_set() or back.wait(60) else True, interval)
+            super().__init__(lambda: beat() if not under_way.is_set() or back.wait(300) else True, interval)
 
-    monkeypatch.setattr(search_mongo, "Heart", LateHeart)
-    monkeypatch.setattr(search_mongo, "run_trial", long)
-    monkeypatch.setattr(search_mongo, "REACHED_WITHIN", 0.5)
-    monkeypatch.setattr(search_mongo, "POLL", 0.1)
+    monkeypatch.setattr(mongo, "time", clock)
+    monkeypatch.setattr(mongo, "Heartbeat", LateHeartbeat)
+    monkeypatch.setattr(mongo, "run_trial", long)
+    monkeypatch.setattr(mongo, "REACHED_WITHIN", 0.5)
+    monkeypatch.setattr(mongo, "POLL", 0.1)
     with contextlib.ExitStack() as stack:
         with serve(tmp_path, False) as port:
             server = connect(f"mongodb://127.0.0.1:{port}/faces", {})
-            results = stack.enter_context(driver(server, "x", settings, few(1, heartbeat=3.0)))
+            results = stack.enter_context(driver(server, "x", settings, few(1)))
             trained = stack.enter_context(in_background(work, server, "x", str(drawn_dataset)))
-            assert under_way.wait(60)
-            time.sleep(0.5)  # the driver sees it under way
-        time.sleep(5)
+            assert under_way.wait(300)
+            job = server.jobs.find_one()["_id"]
+            wait_until(lambda: job in silences)  # the driver sees it under way
+        wait_until(lambda: not silences)  # the driver has noticed
+        clock.ahead = 500.0
         stack.enter_context(serve(tmp_path, False, port))
-        server.searches.find_one()
-        time.sleep(0.5)
+        wait_until(lambda: job in silences)
         back.set()
-        wait_until(lambda: results and trained, seconds=60)
+        wait_until(lambda: results and trained)
         assert "attempts" not in server.jobs.find_one(), "nobody was taken for dead"
     assert [trial.status for trial in results[0]] == ["ok"]
     output, errors = capfd.readouterr()
@@ -435,21 +483,21 @@ def test_outage_longer_than_the_heartbeat_costs_no_trial(settings, drawn_dataset
 
 
 def test_server_that_stays_lost_is_given_up(server, monkeypatch, capsys):
-    monkeypatch.setattr(search_mongo, "PATIENCE", 0.2)
-    monkeypatch.setattr(search_mongo, "POLL", 0.05)
+    monkeypatch.setattr(mongo, "PATIENCE", 0.2)
+    monkeypatch.setattr(mongo, "POLL", 0.05)
 
     def lost() -> None:
         raise pymongo.errors.AutoReconnect
 
     with pytest.raises(UserError, match="database test_.* has not answered for 0 s: see whether it runs"):
-        search_mongo.patiently(server, lost)
+        mongo.patiently(server, lost)
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_only_silence_that_was_listened_to_counts(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(search_mongo.time, "monotonic", lambda: now)
-    pulse = Pulse()
+    monkeypatch.setattr(mongo, "time", SimpleNamespace(monotonic=lambda: now))
+    pulse = HeartbeatMonitor()
     assert pulse.silent("a", 1) == 0
     now = 1.0
     assert pulse.silent("a", 1) == 1.0
@@ -490,7 +538,7 @@ def test_wrong_password_or_none(address, monkeypatch, capsys):
 
 
 def test_server_that_does_not_answer(monkeypatch, capsys):
-    monkeypatch.setattr(search_mongo, "REACHED_WITHIN", 0.5)
+    monkeypatch.setattr(mongo, "REACHED_WITHIN", 0.5)
     port = free_port()
     error = error_of(capsys, "--worker", f"--mongo=mongodb://u:s3cret@127.0.0.1:{port}/faces")
     assert f"no MongoDB answers for database faces on 127.0.0.1:{port}" in error
@@ -575,14 +623,14 @@ def test_search_that_is_damaged_or_of_another_version_is_refused(
         work(server, "default", str(drawn_dataset))
     job = server.jobs.find_one()
     with pytest.raises(UserError, match="is damaged"):
-        search_mongo.evaluate(server, "default", settings, str(drawn_dataset), {**job, "misc": {"vals": {}}}, 9.0)
+        mongo.evaluate(server, "default", settings, str(drawn_dataset), {**job, "misc": {"vals": {}}}, 9.0, ())
     server.jobs.update_one({}, {"$set": {"result.accuracies": []}})
     assert "is damaged or of another version" in error_of(capsys, f"--mongo={address}", "--report")
 
 
 def test_folder_of_a_search_on_this_machine_is_refused(address, drawn_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(optimize_hyperparams, "run_trial", cheap)
+    monkeypatch.setattr(local, "run_trial", cheap)
     assert main([*TINY, f"--folder={drawn_dataset}", "--max_evals=1"]) == 0
     before = {path.name: path.read_bytes() for path in Path("search/default").iterdir()}
     capsys.readouterr()

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, run_script
 
-from experiments import train_svm
+from experiments import support_vector_machine, train_svm
 from experiments.support_vector_machine import Choice, Machine, Scaling, all_choices, fit, load, place_landmarks, solve
 from ferkit import saved_model
 from ferkit.data.dataset import Split, open_dataset
 from ferkit.errors import UserError
 from ferkit.learning import evaluation
+from ferkit.settings import check
 from parameters import SVM
 
 SETTINGS = dataclasses.replace(
@@ -24,7 +25,7 @@ SETTINGS = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def machine(drawn_dataset) -> Machine:
-    return train_svm.train(open_dataset(drawn_dataset), SETTINGS)
+    return support_vector_machine.train(open_dataset(drawn_dataset), SETTINGS)
 
 
 @pytest.fixture
@@ -75,11 +76,11 @@ def test_public_test_chooses_among_all_combinations(machine):
 
 
 def test_seed_makes_a_machine_repeatable(machine, drawn_dataset):
-    again = train_svm.train(open_dataset(drawn_dataset), SETTINGS)
+    again = support_vector_machine.train(open_dataset(drawn_dataset), SETTINGS)
     assert again.facts["trials"] == machine.facts["trials"]
     np.testing.assert_array_equal(again.coefficients, machine.coefficients)
     np.testing.assert_array_equal(again.support, machine.support)
-    other = train_svm.train(open_dataset(drawn_dataset), dataclasses.replace(SETTINGS, seed=1))
+    other = support_vector_machine.train(open_dataset(drawn_dataset), dataclasses.replace(SETTINGS, seed=1))
     assert other.facts["trials"] != machine.facts["trials"], "other faces to choose with"
 
 
@@ -90,9 +91,11 @@ def test_landmarks_in_the_face_do_not_depend_on_the_crop():
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     points = vectors[:, :136].reshape(-1, 68, 2) @ turn * 1.3 + [4, -7]
     turned[:, :136] = points.reshape(5, 136)
-    np.testing.assert_allclose(place_landmarks(turned, "face"), place_landmarks(vectors, "face"), atol=1e-5)
-    np.testing.assert_array_equal(place_landmarks(turned, "crop"), turned)
-    placed = place_landmarks(vectors, "face")[:, :136].reshape(5, 68, 2)
+    np.testing.assert_allclose(
+        place_landmarks(turned, "landmarks_hog", "face"), place_landmarks(vectors, "landmarks_hog", "face"), atol=1e-5
+    )
+    np.testing.assert_array_equal(place_landmarks(turned, "landmarks_hog", "crop"), turned)
+    placed = place_landmarks(vectors, "landmarks_hog", "face")[:, :136].reshape(5, 68, 2)
     np.testing.assert_allclose(placed.mean(axis=1), 0, atol=1e-9)
     np.testing.assert_allclose((placed**2).sum(axis=2).mean(axis=1), 1)
     level = placed[:, 42:48].mean(axis=1) - placed[:, 36:42].mean(axis=1)
@@ -114,7 +117,7 @@ def rewritten(path: Path, facts: dict | None = None, **arrays: np.ndarray) -> No
     with zipfile.ZipFile(path) as archive:
         known = {**json.loads(archive.read("facts.json")), **(facts or {})}
     with np.load(path) as file:
-        values = {name: file[name] for name in train_svm.ARRAYS} | arrays
+        values = {name: file[name] for name in support_vector_machine.ARRAYS} | arrays
     np.savez(path, **values)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("facts.json", json.dumps(known))
@@ -171,16 +174,16 @@ def test_networks_and_machines_are_not_taken_for_one_another(saved, raw_model):
 
 
 def test_machine_of_other_features_than_asked_for_is_refused(saved, drawn_dataset, capsys):
-    flags = ["--train=no", f"--folder={drawn_dataset}", f"--save_model_path={saved}"]
+    flags = ["--train=no", f"--folder={drawn_dataset}", f"--model_path={saved}"]
     assert train_svm.main([*flags, "--features=landmarks"]) == 2
     assert "was trained with features=landmarks_hog: leave out --features=landmarks" in capsys.readouterr().err
     assert train_svm.main([*flags, "--features=landmarks_hog"]) == 0
 
 
 def test_command_says_what_is_missing(drawn_dataset, tmp_path):
-    run = run_script("train_svm.py", "--train=no", f"--folder={drawn_dataset}", cwd=tmp_path)
-    assert_one_line_error(run, "no trained machine at best_svm/svm.npz", "train_svm.py")
-    run = run_script("train_svm.py", "--trial_faces=3", f"--folder={drawn_dataset}", cwd=tmp_path)
+    run = run_script("experiments.train_svm", "--train=no", f"--folder={drawn_dataset}", cwd=tmp_path)
+    assert_one_line_error(run, "no trained machine at best_svm/svm.npz", "experiments.train_svm")
+    run = run_script("experiments.train_svm", "--trial_faces=3", f"--folder={drawn_dataset}", cwd=tmp_path)
     assert_one_line_error(run, "--trial_faces")
 
 
@@ -194,8 +197,8 @@ def test_settings_that_no_machine_can_use_are_refused(tmp_path):
         ({"hog_weights": (-1.0, 1.0)}, "hog_weights is"),
     ):
         with pytest.raises(UserError, match=reason):
-            train_svm.check_settings(dataclasses.replace(SVM, **change))
-    train_svm.check_settings(SVM)
+            check(dataclasses.replace(SVM, **change))
+    check(SVM)
 
 
 def test_nothing_but_a_saved_machine_is_replaced(machine, saved, tmp_path):
@@ -209,6 +212,6 @@ def test_nothing_but_a_saved_machine_is_replaced(machine, saved, tmp_path):
         (other / "svm.npz", "nothing can be written to"),
     ):
         with pytest.raises(UserError, match=reason):
-            train_svm.check_place(path)
-    train_svm.check_place(saved)
-    train_svm.check_place(tmp_path / "new" / "svm.npz")
+            support_vector_machine.check_place(path)
+    support_vector_machine.check_place(saved)
+    support_vector_machine.check_place(tmp_path / "new" / "svm.npz")

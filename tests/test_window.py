@@ -123,13 +123,20 @@ def frames_logged(folder: Path) -> int:
     return len({row.split(",")[1] for row in (folder / "faces.csv").read_text().splitlines()[1:]})
 
 
+def frames_when_it_stands_still(folder: Path) -> int:
+    """The number of frames once none comes for a second, in which there would be four; however busy the machine is."""
+    before = -1
+    while before != (now := frames_logged(folder)):
+        before = now
+        time.sleep(1)
+    return now
+
+
 def test_window_shows_boxes_and_expressions_and_obeys_its_keys(program, screen, tmp_path):
     wait_for(lambda: frames_logged(tmp_path) >= 4)
     screen.press("space")
-    time.sleep(0.5)  # the frame that was under way
-    still = frames_logged(tmp_path)
-    time.sleep(1)  # four more, if the space bar did not stop it
-    assert frames_logged(tmp_path) == still
+    still = frames_when_it_stands_still(tmp_path)
+    assert still < 80, "not at its end"
     picture = screen.picture()
     assert picture.shape == (240, 640, 3), "as large as the video"
 

@@ -703,14 +703,7 @@ def face_count(text: str) -> int:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Draw faces: a dataset laid out like FER2013, a photograph, or both.")
-    parser.add_argument("--output", metavar="PATH", help="write the dataset to this csv")
-    parser.add_argument("--training", type=face_count, default=2000, metavar="N", help="Training faces (default: 2000)")
-    parser.add_argument("--public_test", type=face_count, default=300, metavar="N", help="PublicTest (default: 300)")
-    parser.add_argument("--private_test", type=face_count, default=300, metavar="N", help="PrivateTest (default: 300)")
-    parser.add_argument("--photo", metavar="PATH", help="write a photograph of a few drawn people")
-    parser.add_argument("--seed", type=face_count, default=0, metavar="N", help="makes a run repeatable (default: 0)")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     if not (arguments.output or arguments.photo):
         raise UserError("nothing to draw: give --output=faces.csv, --photo=photo.png, or both")
     try:
@@ -725,6 +718,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"cannot write {error.filename2 or error.filename}: {error.strerror}") from error
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ferkit.data.drawn_faces",
+        description="Draw faces: a dataset laid out like FER2013, a photograph, or both.",
+    )
+    parser.add_argument("--output", metavar="PATH", help="write the dataset to this csv")
+    for flag, split, count in (
+        ("training", SPLITS[0], 2000),
+        ("public_test", SPLITS[1], 300),
+        ("private_test", SPLITS[2], 300),
+    ):
+        help = f"number of faces of {split} (default: {count})"
+        parser.add_argument(f"--{flag}", type=face_count, default=count, metavar="N", help=help)
+    parser.add_argument("--photo", metavar="PATH", help="write a photograph of a few drawn people")
+    help = "seed of all random numbers; the same seed draws the same faces (default: 0)"
+    parser.add_argument("--seed", type=face_count, default=0, metavar="N", help=help)
+    return parser
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
     )
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
-    add_yes_no(parser, "--resume", default=False, help="go on from the last finished epoch")
+    add_yes_no(parser, "--resume", default=False, help="continue from the last finished epoch")
     parser.add_argument("--hyperparams", metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them")
     for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION, parameters.TRAINING):
         group = parser.add_argument_group(type(settings).__name__.lower())

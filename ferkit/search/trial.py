@@ -30,8 +30,6 @@ from ferkit.learning.training import train
 from ferkit.search.trials import DIVERGED
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
 
-ATTEMPTS = 100  # to delete the folder of a trial that is still at work
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -188,8 +186,12 @@ def _end_with_search(place: str) -> None:
 
 
 def _end(place: str) -> NoReturn:
-    for _ in range(ATTEMPTS):  # the training goes on meanwhile, and writes
-        shutil.rmtree(place, ignore_errors=True)
-        if not os.path.exists(place):
-            break
+    """Ends this process and deletes its folder; where the system can, only then, as the training writes to the last."""
+    trial = os.getpid()
+    with contextlib.suppress(AttributeError, OSError):  # a system without fork, or without another process to give
+        if os.fork() > 0:
+            os._exit(1)
+        while os.getppid() == trial:
+            time.sleep(0.01)
+    shutil.rmtree(place, ignore_errors=True)
     os._exit(1)

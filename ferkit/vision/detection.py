@@ -62,9 +62,9 @@ def find_faces(
 ) -> list[Box]:
     """The faces in a BGR or grey image, left to right, each as the square that FER2013 would have cut.
 
-    image: (H, W, 3) or (H, W) uint8. detector: one of DETECTORS. BlazeFace leaves out faces it is less sure of than `confidence` (0 to 1), and sees
-    faces from 4% of the image's longer side, with `small_faces` from 2% in some six times the time. Haar has neither
-    setting. Raises ValueError for an unknown detector.
+    image: (H, W, 3) or (H, W) uint8. detector: one of DETECTORS. BlazeFace leaves out faces with a score below
+    `confidence` (0 to 1), and finds faces from 4% of the image's longer side; with `small_faces` from 2%, in about six
+    times the time. Haar has neither setting. Raises ValueError for an unknown detector.
     """
     if detector not in DETECTORS:
         raise ValueError(f"detector is '{detector}', not one of {', '.join(DETECTORS)}")

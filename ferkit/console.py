@@ -1,0 +1,35 @@
+"""The console commands of an installed package: ferkit-predict, ferkit-train and so on run the scripts.
+
+pip puts the scripts, with parameters.py and model.py, into `ferkit/scripts`. In the repository they are its top level.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+
+def _run(script: str) -> int:
+    package = Path(__file__).resolve().parent
+    folder = package / "scripts"
+    sys.path.insert(0, str(folder if folder.is_dir() else package.parent))
+    return importlib.import_module(script).main()
+
+
+def convert() -> int:
+    return _run("convert_fer2013_to_images_and_landmarks")
+
+
+def train() -> int:
+    return _run("train")
+
+
+def search() -> int:
+    return _run("optimize_hyperparams")
+
+
+def predict() -> int:
+    return _run("predict")
+
+
+def video() -> int:
+    return _run("predict-from-video")
