@@ -23,7 +23,7 @@ from parameters import DATASET
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from ferkit.data.conversion import HOG_IMAGES, convert  # here, where a missing package is one line
+    from ferkit.data.conversion import HOG_IMAGES, convert  # here, so that a missing package gives a one-line error
     from ferkit.features import PARTS
 
     dataset = override(DATASET, arguments)
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def expressions(text: str) -> tuple[int, ...]:
-    """`6,1,4` as the ascending labels (1, 4, 6)."""
+    """Parses `6,1,4` as the ascending labels (1, 4, 6)."""
     try:
         labels = [int(label) for label in text.split(",")]
     except ValueError:

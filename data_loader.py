@@ -1,4 +1,4 @@
-"""The converted dataset, as parameters.py describes it.
+"""Loads the converted dataset with the settings of parameters.py.
 
 training = load("Training")
 training.images, training.features, training.labels
@@ -11,9 +11,9 @@ __all__ = ["Dataset", "Split", "load", "open_dataset"]
 
 
 def load(split: str, features: str = NETWORK.features, folder: str = DATASET.folder) -> Split:
-    """The faces of a split: "Training", "PublicTest" or "PrivateTest", with these features beside the pixels.
+    """The faces of a split, with their features and labels. split: "Training", "PublicTest" or "PrivateTest".
 
-    Raises UserError when the dataset is missing or damaged, or has other arrays than these features need.
+    Raises UserError when the dataset is missing or damaged, or lacks arrays that these features need.
     """
     dataset = open_dataset(folder)
     dataset.check(features, len(dataset.expressions))

@@ -1,10 +1,11 @@
-"""The networks: the image branch of each architecture. A new one is one new entry of ARCHITECTURES.
+"""The networks: the image branch of each architecture. To add an architecture, add an entry to ARCHITECTURES.
 
     python train.py --train=yes --model=A
 
-An architecture is a function from a batch of faces to one vector for each of them, built from the layers that it is
-handed (ferkit.learning.layers). What the landmarks and HOG add, and the last layer, are the same for all architectures:
-see ferkit.learning.graph. Settings of its own stand in OWN_SETTINGS in parameters.py, under the same name.
+An architecture is a function that maps a batch of faces to one vector per face. It builds the network from the layers
+in its argument `layers` (ferkit.learning.layers). The branch for landmarks and HOG and the last layer are the same for
+all architectures: see ferkit.learning.graph. OWN_SETTINGS in parameters.py contains an architecture's own settings,
+under the same name.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
 
 
 class Convolution(NamedTuple):
-    """Convolution, ReLU, batch normalization and, where `pooled`, the maximum of 3×3 at every second pixel."""
+    """Convolution, ReLU, batch normalization and, if `pooled`, max pooling of 3×3 pixels with stride 2."""
 
     filters: int
     side: int  # of the kernel, in pixels
@@ -36,19 +37,19 @@ def model_b(layers: "Layers", faces: "Tensor") -> "Tensor":
 
 
 def model_c(layers: "Layers", faces: "Tensor") -> "Tensor":
-    """Our Model C: nine convolutions of 3×3, then global average pooling."""
+    """Model C of this project: nine convolutions of 3×3, then global average pooling."""
     faces = layers.convolution(faces, 32, 3, pooled=True)
     for filters, pooled in ((64, True), (128, True), (256, True), (512, False)):
         faces = layers.convolution(faces, filters, 3)
         faces = layers.convolution(faces, filters, 3, pooled=pooled)
     vector = layers.dropout(layers.global_average_pooling(faces))
-    return layers.flatten(vector)  # changes nothing; TensorFlow's random start depends on the number of operations
+    return layers.flatten(vector)  # no effect, but initial weights depend on the number of operations
 
 
 def with_dense_layers(
     layers: "Layers", faces: "Tensor", convolutions: "list[Convolution] | tuple[Convolution, ...]", *units: int
 ) -> "Tensor":
-    """Convolutions, then fully connected layers of so many `units`, each with dropout before it."""
+    """Convolutions, then a fully connected layer for each number of `units`, with dropout before it."""
     for convolution in convolutions:
         faces = layers.convolution(faces, *convolution)
     vector = layers.flatten(faces)
@@ -57,8 +58,8 @@ def with_dense_layers(
     return vector
 
 
-# joint: units that the image and the features are reduced to before they are joined. published: the architecture was
-# part of the published experiments, so that it can be trained with the settings of these too.
+# joint: number of units that the image and the features are each reduced to before concatenation. published: the
+# architecture was part of the published experiments, so it can also be trained with their settings.
 ARCHITECTURES = {
     "A": Architecture(model_a, joint=40, published=True),
     "B": Architecture(model_b, joint=128, published=True),

@@ -4,8 +4,8 @@
     python optimize_hyperparams.py --max_evals=200 --mongo=mongodb://host:27017/faces --name=machines
     python optimize_hyperparams.py --worker --mongo=mongodb://host:27017/faces --name=machines
 
-Every finished trial is on disk, or in the database, at once: the same command goes on after an interruption. The space
-is OPTIMIZER in parameters.py.
+Every finished trial is written to disk or to the database immediately, so the same command continues an interrupted
+search. The search space is OPTIMIZER in parameters.py.
 """
 
 import argparse
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from ferkit.search.trials import Trial
 
 OF_A_WORKER = {"name", "mongo", "worker", "report", "folder"}
-TRIAL = "--trial"  # makes this script the process of one trial
+TRIAL = "--trial"  # with this flag, the script is the process of one trial
 TRIAL_COMMAND = (sys.executable, str(Path(__file__).resolve()), TRIAL)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows no password where the address, or the password itself, was given to a mistyped flag, or to another one."""
+    """Never prints a password in its errors, even if the address or the password was given to a wrong flag."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments, others = self.parse_known_args(args, namespace)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.worker and others:
         flags.error(f"--worker takes its settings from the search: leave out {' '.join(others)}")
     if not re.fullmatch(r"\w[\w.-]*", arguments.name):
-        is_address = "@" in arguments.name or "://" in arguments.name  # which may have a password
+        is_address = "@" in arguments.name or "://" in arguments.name  # it may have a password
         given = "looks like an address" if is_address else f"is '{arguments.name}'"
         raise UserError(f"--name {given}: it must be of letters, digits, '_', '-' and '.'")
     server = None
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ferkit.search import mongo  # only a search across machines needs PyMongo
 
         server = mongo.connect(arguments.mongo, os.environ)
-    with ended_by_signals():  # so that this process gives back what it holds
+    with ended_by_signals():  # so that this process releases jobs and locks
         if arguments.worker and server is not None:
             work(arguments, server)
             return 0
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(arguments: argparse.Namespace, server: "Server") -> None:
-    """Trains what the search at `server` wants trained, until it is finished."""
+    """Trains trials of the search at `server` until the search is finished."""
     from ferkit.search import mongo
     from model import ARCHITECTURES
 
@@ -85,8 +85,8 @@ def work(arguments: argparse.Namespace, server: "Server") -> None:
 
 
 def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
-    """Searches, on this machine or at `server`, and shows the result; returns the exit status."""
-    from data_loader import open_dataset  # here, where a missing package is one line
+    """Runs the search on this machine or at `server`, and shows the result; returns the exit status."""
+    from data_loader import open_dataset  # here, so that a missing package gives a one-line error
     from ferkit.learning.architecture import find_architecture
     from ferkit.learning.configuration import training_settings
     from ferkit.learning.run import Run
@@ -118,13 +118,13 @@ def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
 
 
 def show_search(arguments: argparse.Namespace, server: "Server | None") -> int:
-    """Shows what a search has found so far, and brings its files up to date; returns the exit status."""
+    """Shows the results of a search so far, and updates its files; returns the exit status."""
     from ferkit.search.folder import own, write_search
     from ferkit.search.local import kept
 
     folder, origin = place_of(arguments, server)
     if server is None and not folder.exists() and not folder.parent.is_file():
-        kept(folder)  # which says that there is none, before a folder is made for it
+        kept(folder)  # raises the error for a missing search before a folder is made
     with own(folder, origin) as owned:
         if server is None:
             settings, trials = kept(folder)
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train_trial() -> int:
-    """The process of one trial, which a search has started."""
+    """Runs as the process of one trial, which a search has started; returns the exit status."""
     from ferkit.search import trial
     from model import ARCHITECTURES
 
@@ -174,7 +174,7 @@ def train_trial() -> int:
 
 
 def place_of(arguments: argparse.Namespace, server: "Server | None") -> tuple[Path, str]:
-    """The folder of the search, and in words where its trials are."""
+    """The folder of the search, and a text that says where its trials are."""
     from ferkit.search.folder import HERE
 
     origin = HERE if server is None else f"search {arguments.name} in {server.place}"
@@ -182,7 +182,7 @@ def place_of(arguments: argparse.Namespace, server: "Server | None") -> tuple[Pa
 
 
 def usual_settings(settings: dict[str, Any]) -> "TrainingSettings":
-    """What train.py would train the model of the search with, without other flags."""
+    """The settings that train.py would use for the model of the search without other flags."""
     from ferkit.learning.configuration import training_settings
     from model import ARCHITECTURES
 
@@ -190,7 +190,7 @@ def usual_settings(settings: dict[str, Any]) -> "TrainingSettings":
 
 
 def show(trials: "list[Trial]") -> int:
-    """Prints the result; the exit status is 1 when no trial succeeded."""
+    """Prints the result; returns the exit status, which is 1 when no trial succeeded."""
     from ferkit.search.report import trials_table, verdict
     from ferkit.search.trials import best
 

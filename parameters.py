@@ -2,7 +2,7 @@
 
     python train.py --train=yes --model=A --epochs=5
 
-What each setting means, and which values it takes, says `--help` of each script, and ferkit/settings.py.
+`--help` of each script and ferkit/settings.py explain each setting and its allowed values.
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ from ferkit.settings import (
 DATASET = DatasetPaths(
     input="fer2013.csv",
     folder="fer2013_features",
-    shape_predictor_path=SHAPE_PREDICTOR,  # where there is no such file, the installed one
+    shape_predictor_path=SHAPE_PREDICTOR,  # if there is no such file, the installed one
 )
 
 NETWORK = Network(
     model="B",  # A, B or C: see model.py
-    features="landmarks_hog_windows",  # or none, landmarks, landmarks_hog
-    output_size=7,  # expressions
+    features="landmarks_hog_windows",  # or none, landmarks or landmarks_hog
+    output_size=7,  # number of expressions
     standardize=False,
     batch_norm_conv=True,
     batch_norm_fc=False,
@@ -108,7 +108,7 @@ VIDEO_PREDICTOR = VideoPredictor(
 OPTIMIZER = Optimizer(
     learning_rate=(1e-5, 0.1),
     learning_rate_decay=(0.5, 0.99),
-    optimizer=(),  # such as ("momentum", "adam"); without, the one of HYPERPARAMS
+    optimizer=(),  # such as ("momentum", "adam"); if empty, the one of HYPERPARAMS
     optimizer_param=(0.5, 0.99),
     keep_prob=(0.7, 0.99),
     max_evals=20,
@@ -119,7 +119,7 @@ OPTIMIZER = Optimizer(
     heartbeat=60.0,
 )
 
-A_AND_B = {  # one recipe for all inputs, so that these are compared and not the tuning
+A_AND_B = {  # the same settings for all inputs, so that the comparison does not depend on tuning
     "standardize": True,
     "optimizer": "adam",
     "optimizer_param": 0.9,
@@ -135,7 +135,7 @@ A_AND_B = {  # one recipe for all inputs, so that these are compared and not the
     "epochs": 30,
 }
 
-# What a model takes in place of the settings above: C always, A and B with settings="ours" and "taught". Flags win.
+# Settings that replace those above: always for C; with settings="ours" or "taught" for A and B. Flags override them.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "A": A_AND_B,
     "B": A_AND_B,
@@ -165,5 +165,5 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What A and B take besides with settings="taught", to learn from the shipped model.
+# Further settings of A and B with settings="taught", to learn from the shipped model.
 TAUGHT_SETTINGS: dict[str, Any] = {"teacher_share": 0.7, "keep_prob": 0.6}

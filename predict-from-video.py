@@ -1,12 +1,13 @@
-"""Recognizes the expression of every face in a live video, or in a video's file.
+"""Recognizes the expression of every face in live video or in a video file.
 
     python predict-from-video.py                                    # the camera, in a window
     python predict-from-video.py --source=party.mp4 --show_chart
     python predict-from-video.py --source=party.mp4 --window=no --output=annotated.mp4 --log=faces.csv
 
-Keys in the window: q, Escape or closing it end the program, s saves a snapshot, the space bar pauses.
-Exit status: 0 at the end of a file or when the user ends it, 2 when something cannot be read or written, also when a
-camera or a stream ends; what was recorded until then is kept. 130 after Ctrl-C, 143 when asked to end by SIGTERM.
+Keys in the window: q or Escape ends the program, s saves a snapshot, the space bar pauses. Closing the window also ends
+the program.
+Exit status: 0 at the end of a file or when the user ends the program; 2 when something cannot be read or written, and
+when a camera or a stream ends; 130 after Ctrl-C; 143 after SIGTERM. Recordings up to that point are kept.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from tqdm import tqdm
 
-    from ferkit import recognition  # here, where a missing package is one line
+    from ferkit import recognition  # here, so that a missing package gives a one-line error
     from ferkit.video.live import Live, check_outputs, in_video
     from ferkit.video.recording import FaceLog, Recorder
     from ferkit.video.source import Reader, open_video

@@ -4,7 +4,7 @@
     python predict.py --image photo.jpg --output annotated.jpg
     python predict.py --image holidays/ portrait.png --json
 
-Exit status: 0 when a face was found, 1 when none was, 2 when a picture or the model cannot be read.
+Exit status: 0 when a face was found, 1 when no face was found, 2 when a picture or the model cannot be read.
 """
 
 import argparse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from ferkit import recognition  # here, where a missing package is one line
+    from ferkit import recognition  # here, so that a missing package gives a one-line error
     from ferkit.vision.albums import each_once, output_paths, pictures
     from ferkit.vision.drawing import draw_faces
     from ferkit.vision.pictures import read_image, write_image
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def as_text(path: str, faces: Sequence["Face"], seconds: float, several: bool) -> str:
-    """A picture's faces for a reader, with their boxes where there is more than one; named where there are several."""
+    """A picture's faces as text: with boxes if there are several faces, with the path if there are several pictures."""
     lines = [f"{path}:"] if several else []
     if not faces:
         lines.append("No face found")
@@ -96,7 +96,7 @@ def as_text(path: str, faces: Sequence["Face"], seconds: float, several: bool) -
 
 
 def as_json(path: str, faces: Sequence["Face"], seconds: float) -> str:
-    """A picture's faces for a program, on one line; a box is x, y, width, height in pixels."""
+    """A picture's faces as one line of JSON; a box is x, y, width, height in pixels."""
     rows = [{**dataclasses.asdict(face), "box": list(face.box)} for face in faces]
     return json.dumps({"image": path, "seconds": round(seconds, 4), "faces": rows})
 

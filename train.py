@@ -5,7 +5,7 @@
     python train.py --evaluate=yes
 
 After each epoch the network is validated on PublicTest and a checkpoint is written; the best epoch becomes the saved
-model. `--resume=yes` goes on after an interruption.
+model. `--resume=yes` continues an interrupted training.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ferkit.processes import command
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parser()
     arguments = flags.parse_args(argv)
-    from data_loader import open_dataset  # here, where a missing package is one line
+    from data_loader import open_dataset  # here, so that a missing package gives a one-line error
     from ferkit import saved_model
     from ferkit.learning import evaluation, training
     from ferkit.learning.architecture import find_architecture

@@ -1,10 +1,10 @@
-"""The time of extracting every feature, HOG against a loop over scikit-image, face by face.
+"""Measures the time to extract every feature, and compares HOG with a loop over scikit-image, face by face.
 
     python benchmarks/benchmark_conversion.py --input=fer2013.csv          # the rates, in a minute
     python benchmarks/benchmark_conversion.py --input=fer2013.csv --full   # and the whole conversion
 
-Both run on one process; the ratio is what counts. --full converts the whole dataset with every feature on all
-cores, as the command line does, and prints its time and peak memory.
+Both run in one process; the important result is their ratio. --full converts the whole dataset with every feature on
+all cores, as the command line does, and prints its time and peak memory.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def compare(name: str, ours, loop, count: int) -> None:
 
 
 def seconds(work) -> float:
-    """The best of three."""
+    """The shortest of three times, in seconds."""
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -84,7 +84,7 @@ def loop_hog_windows(faces: np.ndarray) -> list[np.ndarray]:
 
 
 def convert(source: str) -> None:
-    """Converts as the command line does; memory is the sum over all its processes, shared pages counted once."""
+    """Runs the conversion, and prints its time and peak memory: the sum of all processes, shared pages counted once."""
     script = ROOT / "convert_fer2013_to_images_and_landmarks.py"
     peak = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -101,13 +101,13 @@ def family(pid: int) -> list[int]:
     """A process and its children (Linux)."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return []
     return [pid, *(grandchild for child in children for grandchild in family(int(child)))]
 
 
 def memory(pid: int) -> float:
-    """A process's proportional share of memory in MB (Linux)."""
+    """The proportional set size (PSS) of a process in MB (Linux)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

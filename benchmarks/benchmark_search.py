@@ -1,11 +1,11 @@
-"""Trials per minute of a hyperparameter search: of one worker, and of two and more on the same machine's cores.
+"""Measures the trials per minute of a hyperparameter search with different numbers of workers on one machine.
 
 python benchmarks/benchmark_search.py --folder=fer2013_features --trials=12 --workers=1,2
 
-The database is SecantusDB (`pip install -r requirements-dev.txt`), or the one at --mongo. Each worker has a share of
-the cores of its own, except that --cores=1 gives each a single one, as on several small machines. The clock runs from
-the first trial's reservation to the last one's end, without the start of driver and workers, and is this program's own:
-those of workers and database may differ.
+The database is SecantusDB (`pip install -r requirements-dev.txt`), or the one given with --mongo. The workers share the
+cores equally. With --cores=1 each worker gets a single core, as on several small machines. The time runs from the
+reservation of the first trial to the end of the last trial; the start of the driver and the workers does not count.
+This program's clock measures it, because the clocks of workers and database may differ.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def trials_per_minute(address: str, workers: int, arguments: argparse.Namespace)
 
 
 def watch(server: Server, name: str, trials: int, driver: subprocess.Popen) -> float:
-    """Seconds from the first trial's reservation to the last one's end, seen ten times a second."""
+    """Seconds from the reservation of the first trial to the end of the last one, checked ten times per second."""
     begun = None
     while server.jobs.count_documents({"exp_key": name, "state": DONE}) < trials:
         if driver.poll():
@@ -98,7 +98,7 @@ def share(number: int, workers: int, count: int) -> set[int]:
 def start(flags: list[str], place: str, cores: set[int] | None = None) -> subprocess.Popen:
     process = subprocess.Popen([*SCRIPT, *flags], cwd=place, stdout=subprocess.DEVNULL)
     if cores is not None:
-        os.sched_setaffinity(process.pid, cores)  # which its trials inherit
+        os.sched_setaffinity(process.pid, cores)  # its trials inherit this
     return process
 
 

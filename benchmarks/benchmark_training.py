@@ -1,11 +1,11 @@
-"""The time of a training step, against TFLearn as it comes and against the same network in PyTorch.
+"""Measures the time of a training step, and compares it with unmodified TFLearn and with PyTorch.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/benchmark_training.py --model=B --features=landmarks_hog_windows
     python benchmarks/benchmark_training.py --profile
 
-Every variant runs in a process of its own, in turns, on random faces; the figure is the median step's. What counts
-is the last column: the time as a ratio to PyTorch's best bf16 time in the same run.
+All variants train the same network on random faces. They take turns, each in a process of its own, and the time is the
+median of the steps. The last column is the important one: the ratio to PyTorch's best bf16 time in the same run.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def print_table(times: dict[str, float]) -> None:
 
 
 def median_step(step: Callable[[], object]) -> float:
-    """Seconds."""
+    """The median time of a step, in seconds."""
     times = []
     for _ in range(WARM_UP + STEPS):
         started = time.perf_counter()
@@ -90,7 +90,7 @@ def random_faces(network: Network, batch_size: int) -> tuple[np.ndarray, np.ndar
 
 
 def start(network: Network, hyperparams: Hyperparams, bfloat16: bool) -> tuple:
-    """Our graph, a session on it, and a training step."""
+    """The toolkit's graph, a session on it, and a function that runs a training step."""
     from ferkit.learning.graph import TrainingGraph
     from ferkit.learning.scaling import Scaling
 
@@ -107,7 +107,7 @@ def ours(bfloat16: bool) -> Callable:
 
 
 def profile(network: Network, hyperparams: Hyperparams) -> None:
-    """Prints which operations a step of ours, in bf16, spends its time in."""
+    """Prints the time that each kind of operation takes in a bf16 step of the toolkit."""
     from ferkit.learning.tflearn_compat import tf
 
     graph, session, step = start(network, hyperparams, bfloat16=True)
@@ -135,14 +135,14 @@ def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], ob
 
     with mock.patch("ferkit.learning.layers.batch_norm", norm):
         graph, session, step = start(network, hyperparams, bfloat16=False)
-    session.run(graph.graph.get_collection("is_training_ops")[0])  # TFLearn decides it inside the graph
+    session.run(graph.graph.get_collection("is_training_ops")[0])  # TFLearn switches to training inside the graph
     return step
 
 
 class TorchLayers:
-    """The layers of ferkit.learning.layers in PyTorch, so that model.py's architectures build themselves there.
+    """The layers of ferkit.learning.layers in PyTorch, so that model.py's architectures can be built with PyTorch.
 
-    Each layer makes its weights when it is first called, and finds them again in the calls of later steps.
+    Each layer makes its weights in its first call, and uses them again in later steps.
     """
 
     def __init__(self, keep_prob: float) -> None:
@@ -205,7 +205,7 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
                 hidden = torch.cat([joint, layers.fully_connected(others, architecture.joint)], 1)
             return layers.next(lambda: nn.Linear(hidden.shape[1], network.output_size))(hidden)
 
-        logits()  # which makes the weights
+        logits()  # makes the weights
         if channels_last:
             layers.modules.to(memory_format=torch.channels_last)
         parameters = layers.modules.parameters()

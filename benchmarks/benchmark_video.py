@@ -1,11 +1,11 @@
-"""How fast video is recognized, where the time goes, and how old the picture is that is shown.
+"""Measures the speed of video recognition, the time of each stage, and the age of the pictures when they are shown.
 
 python benchmarks/benchmark_video.py --model_path=best_model/saved_model.bin
 python benchmarks/benchmark_video.py --model_path=best_model/saved_model.bin --source=party.mp4
 
-Without --source the video is one drawn face swaying on 640×480 pixels. Every frame is searched, recognized, drawn and
-written. Then the same pictures come as from a camera, 30 a second, into a window where there is a display (xvfb-run
-gives one), and the age of a picture is taken when the window has it.
+Without --source, the video is a drawn face that moves on 640×480 pixels. First, the faces of every frame are found,
+recognized, drawn and written. Then a simulated camera gives the same pictures, 30 per second, which appear in a window
+if there is a display (xvfb-run provides one). The age of a picture is measured when the window has it.
 """
 
 import argparse
@@ -40,13 +40,13 @@ STAGES = ("read", "detect", "crop", "features", "network", "track", "draw", "sho
 
 
 class Stopwatch:
-    """Seconds spent in each stage, each call."""
+    """The time of each call of each stage, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def watch(self, owner: object, method: str, stage: str) -> None:
-        """Has every call of `owner.method` timed from now on."""
+        """From now on, measures every call of `owner.method`."""
         work: Callable = getattr(owner, method)
 
         def timed(*arguments: object, **named: object) -> object:
@@ -59,7 +59,7 @@ class Stopwatch:
         setattr(owner, method, timed)
 
     def table(self, frames: int, seconds: float) -> str:
-        """A line for each stage: milliseconds a frame, and share of the whole."""
+        """A line for each stage: milliseconds per frame, and share of the total time."""
         spent = {stage: sum(self.seconds[stage]) for stage in STAGES if self.seconds[stage]}
         spent["the rest"] = seconds - sum(spent.values())
         lines = [
@@ -69,7 +69,7 @@ class Stopwatch:
 
 
 class Camera:
-    """A simulated camera: pictures, over and over, LIVE_RATE a second whether they are taken or not."""
+    """A simulated camera: it repeats the pictures, LIVE_RATE per second, even if nobody reads them."""
 
     live = True
 
@@ -87,7 +87,7 @@ class Camera:
 
 
 def write_drawn(path: Path, frames: int) -> None:
-    """A video of one drawn person on 640×480 pixels, 30 a second."""
+    """Writes a video of one drawn person on 640×480 pixels, with 30 frames per second."""
     photo = draw_photo((3,), np.random.default_rng(5), height=540, width=760)[0]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), LIVE_RATE, (640, 480))
     for number in range(frames):
@@ -98,7 +98,7 @@ def write_drawn(path: Path, frames: int) -> None:
 
 
 def measure_file(recognizer: Recognizer, settings, source: str, output: Path) -> None:
-    """Prints how fast a file is recognized, and each stage's share."""
+    """Prints the speed of recognition for a file, and the share of each stage."""
     with open_video(source) as video:
         started = time.perf_counter()
         count = sum(1 for _ in video)
@@ -121,11 +121,11 @@ def measure_file(recognizer: Recognizer, settings, source: str, output: Path) ->
     print(live.summary())
     print(watch.table(count, seconds))
     for owner, method in ((recognizer, "find"), (recognizer, "features_of"), (recognizer.model, "predict")):
-        delattr(owner, method)  # the class's own again
+        delattr(owner, method)  # restores the method of the class
 
 
 def measure_live(recognizer: Recognizer, settings, source: str, seconds: float) -> None:
-    """Prints how old the pictures are that are shown from a camera."""
+    """Prints the age of the pictures of a simulated camera when they are shown."""
     with open_video(source) as video:
         pictures = [frame.image for frame, _ in zip(video, range(90), strict=False)]
     ages: list[float] = []
@@ -138,7 +138,7 @@ def measure_live(recognizer: Recognizer, settings, source: str, seconds: float) 
             process(frame)
             seen.append(frame)
             if live.window is not None:
-                live.window.key(0)  # what was given to the window appears
+                live.window.key(0)  # the picture appears
             ages.append(time.monotonic() - frame.read_at)
 
         live.process = processed
@@ -149,7 +149,7 @@ def measure_live(recognizer: Recognizer, settings, source: str, seconds: float) 
             shown = "shown"
         else:
             live.run()
-    milliseconds = 1000 * np.array(ages[LIVE_RATE:])  # the first second opens the window
+    milliseconds = 1000 * np.array(ages[LIVE_RATE:])  # without the first second, in which the window opens
     middle, high, highest = np.percentile(milliseconds, (50, 95, 100))
     print(f"From a camera, {LIVE_RATE} a second: {live.summary()}")
     print(f"Age of a picture when {shown}: median {middle:.0f} ms, 95th percentile {high:.0f}, {highest:.0f} at most")

@@ -1,1 +1,1 @@
-"""The experiments behind the question: does a network do better with landmarks and HOG features?"""
+"""Experiments on the question: do landmarks and HOG features improve the accuracy of a network?"""

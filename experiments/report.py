@@ -1,10 +1,10 @@
-"""What is made of the results: the tables of docs/experiment.md, learning curves, confusion matrices, the bar chart.
+"""The report of the results: tables for docs/experiment.md, learning curves, confusion matrices, and a bar chart.
 
     records = read(Path("results/results.csv"))
     print(tables(records))
 
-`python -m experiments.reproduce_results --report` makes all of it. Measured figures are never typed: only the published
-ones stand here.
+`python -m experiments.reproduce_results --report` makes all of it. This module contains only the published figures. All
+measured figures come from the results file.
 """
 
 import itertools
@@ -33,11 +33,11 @@ from ferkit.learning.plots import draw_confusion_matrix, pyplot
 from ferkit.markdown import table
 from ferkit.settings import SOURCES_OF_SETTINGS
 
-RESULTS, ANSWER, CURVES = "../results", "answer.png", "learning_curves.png"  # as docs/experiment.md names them
+RESULTS, ANSWER, CURVES = "../results", "answer.png", "learning_curves.png"  # as in docs/experiment.md
 CONFUSION = "confusion matrix of the network that PublicTest likes best"
-PART = "results"  # of the page, which is generated
+PART = "results"  # name of the generated part of the page
 LABELS = {name: FEATURES[name].label for name in INPUTS}
-# Accuracies on five expressions; it is not said on which split.
+# Accuracies on five expressions; the publication does not say on which split.
 PUBLISHED = {
     ("SVM", "landmarks"): 0.469,
     ("SVM", "landmarks_hog"): 0.550,
@@ -51,7 +51,7 @@ PUBLISHED = {
     ("B", "landmarks_hog"): 0.732,
     ("B", "landmarks_hog_windows"): 0.751,
 }
-PUBLISHED_BATCH_NORM = {  # what batch normalization adds to the accuracies above
+PUBLISHED_BATCH_NORM = {  # how much batch normalization increases the accuracies above
     ("A", "none"): 0.074,
     ("A", "landmarks"): 0.262,
     ("A", "landmarks_hog"): 0.019,
@@ -61,7 +61,7 @@ PUBLISHED_BATCH_NORM = {  # what batch normalization adds to the accuracies abov
     ("B", "landmarks_hog"): 0.501,
     ("B", "landmarks_hog_windows"): 0.169,
 }
-BARS = {  # whose settings, and colour
+BARS = {  # settings and colour of each bar
     "published figure": ("", "#b9c4d0"),
     "measured on PrivateTest, published settings": ("published", "#4a7fb5"),
     "measured on PrivateTest, our settings": ("ours", "#c8553d"),
@@ -77,7 +77,7 @@ PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
 
 
 def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
-    """All that docs/experiment.md says of the results, in Markdown. folder: where the pictures are."""
+    """The generated part of docs/experiment.md, in Markdown. folder: folder of the pictures."""
     if not records:
         return "No row has been run yet."
     parts = [answer_table(records), picture_links(records, folder), batch_norm_table(records), seven_table(records)]
@@ -85,7 +85,7 @@ def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
 
 
 def answer_table(records: Sequence[Record]) -> str:
-    """The question's table: a model and input a row; as published, with each of the settings that there are."""
+    """The main table: one row per model and input; columns for the published figure and for each of the settings."""
     shown = [settings for settings in SOURCES_OF_SETTINGS if settings != "taught" or select(records, settings=settings)]
     heads = ["five expressions", "published", "adds"]
     for settings in shown:
@@ -124,7 +124,7 @@ def answer_table(records: Sequence[Record]) -> str:
 
 
 def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
-    """What docs/experiment.md shows and names of the pictures that draw_pictures makes."""
+    """Pictures and links for docs/experiment.md, to the files that draw_pictures makes."""
     links = [
         f"[{CONFUSION} on {record['expressions'].count(' ') + 1} expressions]({folder}/{confusion_name(record)})"
         for record in headline(records)
@@ -136,27 +136,27 @@ def picture_links(records: Sequence[Record], folder: str | Path = RESULTS) -> st
 
 
 def shown_cells(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """The models and inputs of the question's table: the published ones, and what there is of other models."""
+    """The models and inputs in the main table: the published ones, and those of other models with results."""
     others = [(model, kind) for model in MODELS if model not in PUBLISHED_MODELS for kind in INPUTS]
     return [*PUBLISHED, *(key for key in others if cell_rows(records, *key, "ours"))]
 
 
 def cell_rows(records: Sequence[Record], model: str, kind: str, settings: str) -> list[Record]:
-    """The lines of one cell of the question's table, which differ in their seed alone."""
+    """The lines of one cell of the main table. They differ only in their seed."""
     answer = "no" if model == "SVM" else "yes"
     return select(records, model=model, features=kind, expressions=FIVE, batch_norm=answer, settings=settings)
 
 
 def mean(records: Sequence[Record], column: str = "test_accuracy") -> float:
-    """Of those that have it, as what diverged in its first epoch has not; not a number where none has."""
+    """The mean of a column. Rows that diverged in their first epoch have no value; NaN if no row has one."""
     numbers = [number(record, column) for record in records if record[column]]
     return float(np.mean(numbers)) if numbers else math.nan
 
 
 def cell(records: Sequence[Record], how: str = "") -> str:
-    """Mean accuracies of rows that differ in their seed alone, with the deviation where there are several.
+    """Mean accuracies of rows that differ only in their seed, with the standard deviation of three or more.
 
-    how: "_augmented" for those with test-time augmentation.
+    how: "_augmented" for the accuracies with test-time augmentation.
     """
     test, validation = f"test_accuracy{how}", f"validation_accuracy{how}"
     if math.isnan(mean(records, test)):
@@ -164,13 +164,13 @@ def cell(records: Sequence[Record], how: str = "") -> str:
     text = f"**{mean(records, test):.1%}** ({mean(records, validation):.1%})"
     numbers = [number(record, test) for record in records if record[test]]
     if len(numbers) > 1:
-        text += f" ± {100 * np.std(numbers, ddof=1):.1f}" if len(numbers) > 2 else ""  # of two it tells next to nothing
+        text += f" ± {100 * np.std(numbers, ddof=1):.1f}" if len(numbers) > 2 else ""  # meaningless for two
         text += f" over {len(numbers)} seeds"
     return text + diverged(records)
 
 
 def diverged(records: Sequence[Record]) -> str:
-    """What is to be said beside the accuracy of rows some of which diverged."""
+    """The note beside the accuracy of rows if some of them diverged."""
     count = sum(record["outcome"] != FINISHED for record in records)
     if len(records) > 1:
         return f", {count} of {len(records)} diverged" if count else ""
@@ -178,7 +178,7 @@ def diverged(records: Sequence[Record]) -> str:
 
 
 def batch_norm_table(records: Sequence[Record]) -> str:
-    """What batch normalization adds, published and measured; nothing until a row without it is finished."""
+    """The gain from batch normalization, published and measured; empty until a row without it is finished."""
     if not select(records, model=PUBLISHED_MODELS, batch_norm="no"):
         return ""
     heads = ["batch normalization adds", "to A, published", "measured", "to B, published", "measured"]
@@ -204,7 +204,7 @@ def batch_norm_gain(records: Sequence[Record], model: str, kind: str) -> str:
 
 
 def seven_table(records: Sequence[Record]) -> str:
-    """The rows of seven expressions, one by one; nothing until there is one."""
+    """The rows with seven expressions, one by one; empty until there is one."""
     seven = select(records, expressions=SEVEN)
     if not seven:
         return ""
@@ -223,7 +223,7 @@ def seven_table(records: Sequence[Record]) -> str:
 
 
 def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
-    """What `kind` adds to the raw pixels; not a number for these themselves, and where there are none."""
+    """The gain of `kind` over raw pixels; NaN for raw pixels themselves, and if they have no figure."""
     if kind == "none":
         return math.nan
     return figures.get((model, kind), math.nan) - figures.get((model, "none"), math.nan)
@@ -241,9 +241,9 @@ def _percent(share: float) -> str:
 
 
 def draw_pictures(records: Sequence[Record], folder: Path) -> list[Path]:
-    """The bar chart, the learning curves and the headline models' confusion matrices; returns what was drawn.
+    """Draws the bar chart, the learning curves and the confusion matrices of the best models; returns their paths.
 
-    folder: where results.csv is; the rows' own files are in its `rows`.
+    folder: the folder with results.csv; the detail files of the rows are in its folder `rows`.
     """
     drawn = []
     if records:
@@ -264,7 +264,7 @@ def confusion_name(record: Record) -> str:
 
 
 def headline(records: Sequence[Record]) -> list[Record]:
-    """The network that PublicTest likes best, of five expressions and of seven, among those of the first seed."""
+    """The networks with the highest PublicTest accuracy for five and for seven expressions, with the first seed."""
     best = []
     for expressions in (FIVE, SEVEN):
         finished = [
@@ -277,7 +277,7 @@ def headline(records: Sequence[Record]) -> list[Record]:
 
 
 def draw_answer(records: Sequence[Record], path: Path) -> None:
-    """The question's answer as bars: what each model gets out of each input, published and measured."""
+    """Draws the bar chart: the accuracy of each model with each input, published and measured."""
     plt = pyplot()
     cells = shown_cells(records)
     inputs: dict[str, list[str]] = {}
@@ -308,17 +308,17 @@ def draw_answer(records: Sequence[Record], path: Path) -> None:
 
 
 def _has(records: Sequence[Record], model: str, kind: str, settings: str) -> bool:
-    """Whether there is a figure of the cell: with these settings, or the published one for ""."""
+    """Whether the cell has a figure with these settings, or a published figure for ""."""
     return bool(cell_rows(records, model, kind, settings)) if settings else (model, kind) in PUBLISHED
 
 
 def _draw_bars(
     axes: Any, position: int, records: Sequence[Record], model: str, kind: str, bars: Sequence[tuple[str, str]]
 ) -> None:
-    """The bars of one model and input, side by side; whiskers are a standard error of so many test faces."""
-    width = 0.8 / max(len(bars), 2)  # one alone is no wider than two
+    """Draws the bars of one model and input. Error bars are the standard error for the number of test faces."""
+    width = 0.8 / max(len(bars), 2)  # a single bar is as wide as one of two
     for place, (settings, colour) in enumerate(bars):
-        rows = cell_rows(records, model, kind, settings)  # of the published figure there are none
+        rows = cell_rows(records, model, kind, settings)  # empty for the published figure
         value = mean(rows) if settings else PUBLISHED[model, kind]
         if math.isnan(value):
             continue
@@ -330,9 +330,9 @@ def _draw_bars(
 
 
 def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str, float]]]], path: Path) -> None:
-    """Accuracy over the epochs: a column a model, a line of panels for what else differs, a colour an input.
+    """Draws the accuracy over the epochs: columns of panels for models, rows for other differences, colours for inputs.
 
-    histories: a row's line and its epochs, as run.State has them.
+    histories: the line of each row and its epochs, as in run.State.
     """
     plt = pyplot()
     models = sorted({record["model"] for record, _ in histories})
@@ -345,14 +345,14 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
         axes = panels[kinds.index(_kind(record)), models.index(record["model"])]
         epochs = [row["epoch"] for row in history]
         style = {"color": f"C{INPUTS.index(record['features'])}", "linewidth": 1.2}
-        style["marker"] = "." if len(epochs) == 1 else None  # of which there is no line
+        style["marker"] = "." if len(epochs) == 1 else None  # one epoch gives no line
         axes.plot(epochs, [row["validation_accuracy"] for row in history], **style)
         axes.plot(epochs, [row["accuracy"] for row in history], linestyle=":", **style)
     for (line, column), axes in np.ndenumerate(panels):
         axes.set_title(f"Model {models[column]}: {', '.join(kinds[line])}", fontsize=10)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.set_xlabel("epoch" if line == len(kinds) - 1 else "")
-        first = column == 0 or not any(other.lines for other in panels[line, :column])  # to be seen in its line
+        first = column == 0 or not any(other.lines for other in panels[line, :column])  # first visible panel of its row
         axes.set_ylabel("accuracy" if first else "")
         axes.tick_params(labelleft=first)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -369,12 +369,12 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
 
 
 def _has_epochs(record: Record) -> bool:
-    """Whether there is a learning curve to draw: not of a support vector machine, nor of what diverged at once."""
+    """Whether the row has a learning curve: not for a support vector machine, nor after divergence in epoch 1."""
     return record["epochs"] not in ("", "0")
 
 
 def _kind(record: Record) -> tuple[str, ...]:
-    """What a row's learning curve shares its panel with, besides the model."""
+    """The properties that learning curves in the same panel have in common, besides the model."""
     without = () if record["batch_norm"] == "yes" else ("no batch norm",)
     count = {5: "five", 7: "seven"}.get(len(record["expressions"].split()), "some")
     return (SETTINGS_NAMES[record["settings"]], f"{count} expressions", *without)

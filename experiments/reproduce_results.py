@@ -1,12 +1,12 @@
-"""Reproduces the published experiments, a row after another, and writes up what came out.
+"""Reproduces the published experiments, one row after another, and writes the report.
 
     python -m experiments.reproduce_results                       # all rows that are missing, the most important first
     python -m experiments.reproduce_results --list
     python -m experiments.reproduce_results --only='SVM_*,A_none_*'
     python -m experiments.reproduce_results --report              # the tables of docs/experiment.md and the pictures
 
-Each row is trained and evaluated in a process of its own, by the command that is printed first, and goes into
-`results/results.csv` as soon as it is finished. Stopped at any moment, the same command goes on where it was.
+Each row is trained and evaluated in a process of its own. Its command is printed first. A finished row is immediately
+written to `results/results.csv`. After an interruption at any time, the same command continues.
 """
 
 import argparse
@@ -53,11 +53,11 @@ from ferkit.settings import ADDED, Svm
 from model import ARCHITECTURES
 
 PACKAGES = ("tensorflow", "tflearn", "ai-edge-litert", "scikit-learn", "numpy")
-SEEDS = 3  # of the two best cells
-QUICK_FACES = (280, 70, 70)  # drawn ones, in the three splits
-STARTED = "commit.json"  # in a row's folder: of the code that its training began with
+SEEDS = 3  # number of seeds of the two best cells
+QUICK_FACES = (280, 70, 70)  # number of drawn faces in the three splits
+STARTED = "commit.json"  # in a row's folder: the commit of the code at the start of its training
 LATER = {"hyperparams": ADDED, "training": {"quantize": False, "bfloat16": "auto"}}  # missing in earlier rows
-FINGERPRINT = 12  # digits of a dataset's that are kept
+FINGERPRINT = 12  # number of digits of a dataset's fingerprint in the results
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -67,15 +67,15 @@ OURS = tuple(replace(row, settings="ours") for row in CELLS)
 TAUGHT = tuple(replace(row, settings="taught") for row in CELLS if row.model == "B")  # the better model
 WITHOUT_BATCH_NORM = tuple(replace(row, batch_norm=False) for row in CELLS)
 SVMS = tuple(Row("SVM", features, batch_norm=False, settings="ours") for features in INPUTS if features != "none")
-MODEL_C = Row("C", "none", settings="ours")  # what there is to gain beyond A and B
+MODEL_C = Row("C", "none", settings="ours")  # shows what is possible beyond A and B
 ON_REQUEST = tuple(replace(MODEL_C, features=features) for features in INPUTS if features != "none")
 
 
 def plan(records: Sequence[Record]) -> list[Row]:
-    """The rows in the order of their importance, as far as the finished ones, `records`, decide them.
+    """The rows in the order of their importance. records: the finished rows, which later rows depend on.
 
-    Which cells are worth more seeds, and which features the seven expressions get, PublicTest says: those rows join
-    once the eight that they are chosen from are finished.
+    The PublicTest accuracies decide which cells get more seeds, and which features are used with seven expressions.
+    These rows are added when the eight rows that they are chosen from are finished.
     """
     best = ranking(OURS, records)
     seeds = [replace(row, seed=seed) for row in best[:2] for seed in range(1, SEEDS)]
@@ -85,7 +85,7 @@ def plan(records: Sequence[Record]) -> list[Row]:
 
 
 def ranking(rows: Sequence[Row], records: Sequence[Record]) -> list[Row]:
-    """`rows` by their accuracy on PublicTest, the best first; none of them until all are finished."""
+    """`rows` sorted by their accuracy on PublicTest, the best first; empty until all are finished."""
     reached = {Row.of(record): number(record, "validation_accuracy") for record in records}
     if not set(rows) <= reached.keys():
         return []
@@ -93,21 +93,21 @@ def ranking(rows: Sequence[Row], records: Sequence[Record]) -> list[Row]:
 
 
 def quick_plan(records: Sequence[Record]) -> list[Row]:
-    """A few rows that show that everything works."""
+    """A few rows for a quick test of the whole experiment."""
     return [SVMS[0], OURS[1]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run, on what, and where its results go."""
+    """The rows to run, the dataset, and the places of the results."""
 
     input: str
     work: Path = Path("results_work")
     results: Path = Path("results")
-    page: Path | None = Path("docs/experiment.md")  # None: its tables are only printed
+    page: Path | None = Path("docs/experiment.md")  # None: the tables are only printed
     plan: Callable[[Sequence[Record]], list[Row]] = plan
-    extra: tuple[Row, ...] = ON_REQUEST  # run only where they are named
-    flags: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further ones, of a script
+    extra: tuple[Row, ...] = ON_REQUEST  # run only if named
+    flags: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further flags of each script
     keep_models: bool = False
 
     @property
@@ -115,9 +115,9 @@ class Experiment:
         return self.results / "results.csv"
 
     def rows(self, patterns: Sequence[str] | None = None) -> list[Row]:
-        """The plan's rows whose names fit one of the patterns; without, all of them.
+        """The plan's rows whose names match one of the patterns; without patterns, all rows.
 
-        An extra row only fits a pattern that begins with its model.
+        An extra row matches only a pattern that begins with its model.
         """
         rows = self.plan(results.read(self.table))
         if patterns is None:
@@ -130,11 +130,11 @@ class Experiment:
         ]
 
     def folder(self, row: Row) -> Path:
-        """Where a row has what it needs while it is trained."""
+        """The folder with the files of a row while it is trained."""
         return self.work / row.name
 
     def faces(self, expressions: Sequence[int]) -> Path:
-        """Where the converted dataset with these expressions is."""
+        """The folder of the converted dataset with these expressions."""
         return self.work / f"faces_{''.join(map(str, expressions))}"
 
     def finished(self) -> set[Row]:
@@ -142,7 +142,7 @@ class Experiment:
 
 
 def quick_experiment(work: Path) -> Experiment:
-    """The quick rows, with everything of theirs in `work`, apart from the real results."""
+    """The quick rows, with all their files in `work`, separate from the real results."""
     flags: dict[str, tuple[str, ...]] = {"train": ("--epochs=2", "--batch_size=32", "--warmup_steps=0")}
     return Experiment(str(work / "fer2013.csv"), work, work / "results", None, quick_plan, (), flags)
 
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.quick and arguments.input is None and not Path(experiment.input).exists():
         write_csv(experiment.input, *QUICK_FACES)
     if arguments.quick and (old := outdated(experiment, results.read(experiment.table))):
-        results.drop(experiment.table, old)  # to try what was changed is what these rows are for
+        results.drop(experiment.table, old)  # quick rows are for testing changes, so they run again
     failed = run(experiment, patterns)
     for row in failed:
         print(f"failed: {row.name}", file=sys.stderr)
@@ -221,12 +221,12 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
     if arguments.quick and real:
         raise UserError(f"--quick tries things out: give it another --results than {Experiment.results}")
     if not real:
-        given["page"] = None  # it has the tables of the real results
+        given["page"] = None  # the page has the tables of the real results
     return replace(experiment, **given, keep_models=arguments.keep_models)
 
 
 def patterns_of(only: str | None, experiment: Experiment) -> list[str] | None:
-    """The patterns of --only; None without it. Raises UserError when one of them fits no row."""
+    """The patterns of --only; None without it. Raises UserError when a pattern matches no row."""
     if only is None:
         return None
     patterns = [text.strip() for text in only.split(",") if text.strip()] or [""]
@@ -238,7 +238,7 @@ def patterns_of(only: str | None, experiment: Experiment) -> list[str] | None:
 
 
 def listing(experiment: Experiment, patterns: Sequence[str] | None) -> str:
-    """A line a row: its name, and what came out or that it is missing."""
+    """One line per row: its name and its result, or that it is missing."""
     records = {Row.of(record): record for record in results.read(experiment.table)}
     shown = experiment.rows(patterns) if patterns is not None else [*experiment.rows(), *experiment.extra]
     width = max((len(row.name) for row in shown), default=0)
@@ -250,7 +250,7 @@ def listing(experiment: Experiment, patterns: Sequence[str] | None) -> str:
 
 
 def state(row: Row, record: Record | None, experiment: Experiment) -> str:
-    """What `--list` says of a row."""
+    """The state of a row, as `--list` shows it."""
     if record is None:
         return "only on request" if row in experiment.extra else "missing"
     diverged = record["outcome"] != results.FINISHED
@@ -261,13 +261,13 @@ def state(row: Row, record: Record | None, experiment: Experiment) -> str:
 
 
 def write_report(experiment: Experiment) -> None:
-    """Fills the tables of the page, or prints them where there is no page to fill, and draws the pictures."""
+    """Writes the tables into the page, or prints them if there is no page, and draws the pictures."""
     records = results.read(experiment.table)
     check_unchanged(experiment, records)
     text = report.tables(records, experiment.results if experiment.page is None else report.RESULTS)
     page = experiment.page
     content = filled(page.read_text(encoding="utf-8"), report.PART, text, page) if page else ""
-    for path in report.draw_pictures(records, experiment.results):  # before the text that shows them
+    for path in report.draw_pictures(records, experiment.results):  # before the page that shows them
         print(path)
     if page is None:
         print(text)
@@ -277,11 +277,11 @@ def write_report(experiment: Experiment) -> None:
         print(f"{page}: {len(records)} rows")
 
 
-# --- with which settings a row was trained ---------------------------------------------------------------------------
+# --- the settings of a row -------------------------------------------------------------------------------------------
 
 
 def row_settings(row: Row, experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """The settings that decide what comes out of a row, as they are today."""
+    """The present settings that the result of a row depends on."""
     provenance = {"feature_provenance": features.provenance(row.features, parameters.DATASET.shape_predictor_path)}
     if row.model == "SVM":
         settings = asdict(svm_settings(row))
@@ -301,19 +301,19 @@ def row_settings(row: Row, experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 
 def svm_settings(row: Row) -> Svm:
-    """Those of a support vector machine's row."""
+    """The settings of a row with a support vector machine."""
     return replace(parameters.SVM, features=row.features, seed=row.seed)
 
 
 def network_settings(row: Row, experiment: Experiment) -> TrainingSettings:
-    """Those of a network's row, as train.py makes them of the row's flags."""
+    """The settings of a row with a network, as train.py makes them from the row's flags."""
     _, flags = command_of(row, experiment)
     arguments = training_parser(parameters, ARCHITECTURES).parse_args(flags)
     return training_settings(arguments, parameters, ARCHITECTURES)
 
 
 def outdated(experiment: Experiment, records: Sequence[Record]) -> list[Row]:
-    """The finished rows that were trained with other settings than today's: beside others they would mislead."""
+    """The finished rows that were trained with other settings than the present ones. Tables must not mix them."""
 
     def changed(record: Record) -> bool:
         then = results.detail(experiment.results, record)["settings"]
@@ -323,16 +323,16 @@ def outdated(experiment: Experiment, records: Sequence[Record]) -> list[Row]:
 
 
 def are_same(then: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> bool:
-    """Whether both are of the same training. then: as a file has them."""
-    now = json.loads(json.dumps(now))  # with lists for tuples, as in the file
+    """Whether both settings mean the same training. then: the settings as read from a file."""
+    now = json.loads(json.dumps(now))  # turns tuples into lists, as in the file
     before = {part: {**LATER.get(part, {}), **values} for part, values in then.items()}
-    for settings in (before, now):  # where a teacher lies decides nothing; which it is stands in a part of its own
+    for settings in (before, now):  # a teacher's path is irrelevant; "teacher" identifies it
         settings["hyperparams"] = {**settings.get("hyperparams", {}), "teacher": ""}
     return before == now
 
 
 def check_unchanged(experiment: Experiment, records: Sequence[Record]) -> None:
-    """Raises UserError when a finished row was trained with other settings than today's."""
+    """Raises UserError when a finished row was trained with other settings than the present ones."""
     if old := outdated(experiment, records):
         names = ", ".join(row.name for row in old)
         raise UserError(
@@ -345,10 +345,10 @@ def check_unchanged(experiment: Experiment, records: Sequence[Record]) -> None:
 
 
 def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[Row]:
-    """Runs all missing rows; returns those that failed, which keep no other from being run.
+    """Runs all missing rows; returns the rows that failed. After a failed row, the other rows still run.
 
-    Raises UserError when another process runs the same, when nothing can be written, when the dataset cannot be
-    converted, and when finished rows are of other settings or of another dataset.
+    Raises UserError when another process runs the same experiment, when the results cannot be written, when the dataset
+    cannot be converted, and when finished rows have other settings or another dataset.
     """
     check_unchanged(experiment, results.read(experiment.table))
     failed: list[Row] = []
@@ -358,7 +358,7 @@ def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[R
             if not locks.enter_context(lock(place)):
                 raise UserError(f"another process works in {place.parent}: wait for it, or name another folder")
         for row in experiment.finished():
-            tidy(row, experiment)  # where a kill came at the row's very end
+            tidy(row, experiment)  # a kill may have prevented it
         while missing := missing_rows(experiment, patterns, failed):
             row = missing[0]
             print(f"{row.name}: {len(missing)} to go", flush=True)
@@ -377,7 +377,7 @@ def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[R
 
 
 def missing_rows(experiment: Experiment, patterns: Sequence[str] | None, failed: Sequence[Row]) -> list[Row]:
-    """What is still to do; asked anew after each row, as finished rows decide about others."""
+    """The rows that still have to run. Finished rows change the plan, so this is called again after each row."""
     done = {*experiment.finished(), *failed}
     return [row for row in experiment.rows(patterns) if row not in done]
 
@@ -387,7 +387,7 @@ class RowFailed(Exception):
 
 
 def finish(row: Row, experiment: Experiment) -> Record:
-    """Trains and evaluates one row, and writes it down. Raises RowFailed when its process fails."""
+    """Trains and evaluates one row, and writes its results. Raises RowFailed when its process fails."""
     dataset = converted(row.expressions, experiment)
     check_dataset(dataset, row.expressions, experiment)
     folder = experiment.folder(row)
@@ -420,7 +420,7 @@ def finish(row: Row, experiment: Experiment) -> Record:
         "versions": ", ".join(
             (f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES))
         ),
-        "commit": " and ".join(commits),  # two where a stopped row was resumed with newer code
+        "commit": " and ".join(commits),  # two if a stopped row was resumed with newer code
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     with whole_file(results.detail_path(experiment.results, row)) as temporary:
@@ -429,31 +429,34 @@ def finish(row: Row, experiment: Experiment) -> Record:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if experiment.keep_models and metrics:
         os.replace(folder / model_name(script), experiment.work / f"{row.name}{Path(model_name(script)).suffix}")
-    results.append(experiment.table, record)  # last, for it is what counts
+    results.append(experiment.table, record)  # last, because this line makes the row finished
     tidy(row, experiment)
     return record
 
 
 def tidy(row: Row, experiment: Experiment) -> None:
-    """Deletes what a finished row needed meanwhile."""
+    """Deletes the temporary files of a finished row."""
     folder = experiment.folder(row)
     for path in (folder, aside(folder)):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def aside(folder: Path) -> Path:
-    """Where a stopped training goes that cannot be resumed, until its row is finished."""
+    """The folder for a stopped training that cannot be resumed. It is kept until the row is finished."""
     return folder.with_name(f"{folder.name}.old")
 
 
 def trained_settings(facts: dict[str, Any], settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Those of `settings` that a saved model's facts tell, as they were when it was trained."""
+    """The values at training time of the names in `settings`, from a saved model's facts."""
     found = {**facts, "svm": facts["settings"]} if "svm" in settings else facts
     return {part: {name: found.get(part, {}).get(name) for name in settings[part]} for part in settings}
 
 
 def converted(expressions: Sequence[int], experiment: Experiment) -> Dataset:
-    """The experiment's dataset with these expressions and all features, converted unless it has been before."""
+    """The experiment's dataset with these expressions and all features; converts it if necessary.
+
+    Raises UserError when the source is missing, cannot be converted, or lacks a split.
+    """
     folder = experiment.faces(expressions)
     if not Path(experiment.input).exists():
         raise UserError(f"no FER2013 at {experiment.input}: put Kaggle's fer2013.csv there, or name it with --input")
@@ -469,12 +472,12 @@ def converted(expressions: Sequence[int], experiment: Experiment) -> Dataset:
 
 
 def is_converted(folder: Path, expressions: Sequence[int], source: str) -> bool:
-    """Whether `folder` is the conversion of `source` with all features, as it would be made today."""
+    """Whether `folder` has the conversion of `source` with all features, as the present code would make it."""
     try:
         dataset, kind = open_dataset(folder), INPUTS[-1]
         dataset.check(kind, len(expressions))
         for split in dataset.counts:
-            dataset.load(split, kind)  # or an error, where it is not whole
+            dataset.load(split, kind)  # raises UserError if it is incomplete
     except UserError:
         return False
     return (
@@ -485,7 +488,7 @@ def is_converted(folder: Path, expressions: Sequence[int], source: str) -> bool:
 
 
 def check_dataset(dataset: Dataset, expressions: Sequence[int], experiment: Experiment) -> None:
-    """Raises UserError when the results have rows of these expressions that are of other faces."""
+    """Raises UserError when the results have rows with these expressions from a different dataset."""
     records = results.select(results.read(experiment.table), expressions=expressions)
     if any(record["dataset"] != dataset.fingerprint[:FINGERPRINT] for record in records):
         raise UserError(
@@ -494,7 +497,7 @@ def check_dataset(dataset: Dataset, expressions: Sequence[int], experiment: Expe
 
 
 def command_of(row: Row, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
-    """The script that does a row, and its flags."""
+    """The script that trains a row, and its flags."""
     folder = experiment.folder(row)
     flags = [f"--features={row.features}", f"--seed={row.seed}", f"--folder={experiment.faces(row.expressions)}"]
     script = "experiments.train_svm" if row.model == "SVM" else "train"
@@ -516,7 +519,7 @@ def command_of(row: Row, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
 
 
 def of_the_saved_model(flags: Sequence[str]) -> tuple[str, ...]:
-    """The flags that evaluate what `flags` trained."""
+    """The flags that evaluate the model that `flags` trained."""
     return ("--train=no", *(flag for flag in flags if flag != "--train=yes"))
 
 
@@ -525,9 +528,9 @@ def model_name(script: str) -> str:
 
 
 def train_in_a_process(script: str, flags: Sequence[str], folder: Path) -> bool:
-    """Trains and evaluates in `folder`, going on with what a stopped run left there; returns whether it diverged.
+    """Trains and evaluates in `folder`, and resumes a stopped training there; returns whether the training diverged.
 
-    Of a network that diverged after some epochs, the best of them is evaluated. Raises RowFailed.
+    If a network diverged after some epochs, its best epoch is evaluated. Raises RowFailed when the process fails.
     """
     status = None
     if (folder / "checkpoints" / "state.json").exists():
@@ -538,7 +541,7 @@ def train_in_a_process(script: str, flags: Sequence[str], folder: Path) -> bool:
             os.replace(folder, aside(folder))
             status = None
     if status is None:
-        shutil.rmtree(folder, ignore_errors=True)  # without a finished epoch
+        shutil.rmtree(folder, ignore_errors=True)  # it has no finished epoch
         with whole_file(folder / STARTED) as temporary:
             temporary.write_text(json.dumps(commit()), encoding="utf-8")
         status = in_a_process(script, flags)
@@ -551,26 +554,26 @@ def train_in_a_process(script: str, flags: Sequence[str], folder: Path) -> bool:
 
 
 def in_a_process(script: str, flags: Sequence[str]) -> int:
-    """Exit status of one of the toolkit's scripts, in a process that ends when this one does, even by a kill."""
+    """Runs one of the toolkit's scripts in a process that ends with this one, even after a kill; returns its status."""
     process = multiprocessing.get_context("spawn").Process(target=_run_script, args=(script, list(flags)))
-    with uninterrupted():  # which the process inherits: Ctrl-C is not its business, from its first moment on
+    with uninterrupted():  # the new process inherits this, so it ignores Ctrl-C from its start
         process.start()
     try:
         process.join()
     finally:
-        process.kill()  # on Ctrl-C: its last finished epoch is on disk, and milder requests it does not hear
+        process.kill()  # after Ctrl-C: the last epoch is on disk, and the process may ignore other signals
         process.join()
     return process.exitcode if process.exitcode is not None else 1
 
 
 def _run_script(script: str, flags: Sequence[str]) -> None:
     follow_parent()
-    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and left behind when this one is terminated
+    tqdm.set_lock(threading.RLock())  # the default lock is shared, and leaks when this process is killed
     sys.exit(importlib.import_module(script).main(flags))
 
 
 def measured(metrics: dict | None) -> Record:
-    """The results of a line, from evaluation's metrics; empty where there is nothing to evaluate."""
+    """The results for a line of the results file, from the metrics of the evaluation; empty without metrics."""
     if metrics is None:
         return {}
     validation, test = (metrics["splits"][split] for split in EVALUATED)
@@ -585,7 +588,7 @@ def measured(metrics: dict | None) -> Record:
 
 
 def measured_with_augmentation(metrics: dict | None) -> Record:
-    """The further accuracies of a row that was also evaluated with test-time augmentation."""
+    """The additional accuracies of a row that was also evaluated with test-time augmentation."""
     if metrics is None:
         return {}
     validation, test = (metrics["splits"][split]["accuracy"] for split in EVALUATED)
@@ -593,7 +596,7 @@ def measured_with_augmentation(metrics: dict | None) -> Record:
 
 
 def read_json(path: Path) -> Any:
-    """The file's content, or None when there is none."""
+    """The content of the file; None if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""The results file: a line for each row of the experiment, and a file of its own with the details.
+"""The results file, with one line for each row of the experiment, and one detail file per row.
 
     records = read(Path("results/results.csv"))
 
@@ -19,10 +19,10 @@ from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.settings import SOURCES_OF_SETTINGS, upgraded
 
-FIVE = (0, 3, 4, 5, 6)  # the expressions of most published figures: without Disgust and Fear
+FIVE = (0, 3, 4, 5, 6)  # without Disgust and Fear, as for most published figures
 SEVEN = tuple(range(len(EMOTIONS)))
-FINISHED, DIVERGED = "finished", "diverged in epoch"  # outcomes; the epoch's number follows
-COUNTS = ("training", "public_test", "private_test")  # faces of each split
+FINISHED, DIVERGED = "finished", "diverged in epoch"  # outcomes; the number of the epoch follows the second
+COUNTS = ("training", "public_test", "private_test")  # number of faces in each split
 ACCURACIES = (
     "validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1",
     "validation_accuracy_augmented", "test_accuracy_augmented",  # with test-time augmentation
@@ -34,17 +34,17 @@ COLUMNS = (
     "outcome", "dataset", "versions", "commit", "finished",
 )  # fmt: skip
 
-# The experiment's own cells. A feature or an architecture that is added to the toolkit changes no finished plan.
+# The cells of the experiment. They are listed here so that new features or architectures do not change the plan.
 INPUTS = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")
 PUBLISHED_MODELS = ("A", "B")
 MODELS = (*PUBLISHED_MODELS, "C")
 
-Record = dict[str, str]  # a line of the file
+Record = dict[str, str]  # one line of the file
 
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment, as the results file tells it from the others."""
+    """One experiment, identified by the first columns of its line in the results file."""
 
     model: str
     features: str
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """`B_landmarks_03456_published_seed0`: what files are called."""
+        """The name for files, such as `B_landmarks_03456_published_seed0`."""
         labels = "".join(map(str, self.expressions))
         without = () if self.batch_norm or self.model == "SVM" else ("no_batch_norm",)
         return "_".join((self.model, self.features, labels, self.settings, *without, f"seed{self.seed}"))
@@ -85,7 +85,7 @@ class Row:
 
 
 def read(path: Path) -> list[Record]:
-    """The lines of the results file; none while there is no file. Raises UserError when it is another file."""
+    """The lines of the results file; empty without a file. Raises UserError when it is damaged or another file."""
     if not path.exists():
         return []
     records, names = [], []
@@ -110,7 +110,7 @@ def read(path: Path) -> list[Record]:
 
 
 def check(record: Record) -> None:
-    """Raises ValueError when a line is not one that `append` was given."""
+    """Raises ValueError when a line has values that `append` never writes."""
     if None in record or None in record.values():
         raise ValueError("it has more or fewer columns than the first line")
     row = Row.of(record)
@@ -140,16 +140,16 @@ def check(record: Record) -> None:
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a line to the results file, which is never seen with half a line."""
+    """Adds a line to the results file. An incomplete line never appears."""
     text = _csv([record], head=not path.exists())
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    before += "\n" * (before != "" and not before.endswith("\n"))  # as an editor may have left it
+    before += "\n" * (before != "" and not before.endswith("\n"))  # an editor may have removed it
     with whole_file(path) as temporary:
         temporary.write_text(before + text, encoding="utf-8")
 
 
 def drop(path: Path, rows: Collection[Row]) -> None:
-    """Takes the lines of `rows` out of the results file."""
+    """Removes the lines of `rows` from the results file."""
     kept = [record for record in read(path) if Row.of(record) not in rows]
     with whole_file(path) as temporary:
         temporary.write_text(_csv(kept, head=True), encoding="utf-8")
@@ -165,12 +165,12 @@ def _csv(records: Sequence[Record], head: bool) -> str:
 
 
 def number(record: Record, column: str = "test_accuracy") -> float:
-    """A column's number; not a number for a row that diverged before its first epoch was done."""
+    """The number in a column; NaN for a row that diverged in its first epoch."""
     return float(record[column]) if record[column] else math.nan
 
 
 def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The lines whose columns are as wanted: a text, several to choose from, or expressions as labels."""
+    """The lines whose columns have the wanted values: a value, a tuple of allowed values, or expressions as labels."""
 
     def fits(record: Record, column: str, value: Any) -> bool:
         if column == "expressions":
@@ -185,7 +185,7 @@ def detail_path(folder: Path, row: Row) -> Path:
 
 
 def detail(folder: Path, record: Record) -> dict:
-    """The row's own file: its settings, metrics and history. Raises UserError without it."""
+    """The detail file of a row: its settings, metrics and history. Raises UserError if it is missing or damaged."""
     path = detail_path(folder, Row.of(record))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""A support vector machine on landmarks and HOG, with which the networks are compared.
+"""A support vector machine on landmarks and HOG, for comparison with the networks.
 
     machine = train(dataset, SVM)
     machine.predict(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) probabilities
 
-PublicTest chooses how the landmarks are scaled, the kernel and its parameters, which are tried with a part of the
-training faces; with the best of them the machine learns from all. What is saved is arrays and facts, never a pickle: a
-file that somebody hands over can be wrong, but it cannot run anything.
+The scaling of the landmarks, the kernel and its parameters are chosen by their accuracy on PublicTest, after training
+with a part of the training faces. With the best choice, the machine learns from all training faces. The saved file
+contains arrays and facts, never a pickle, so that a file from somebody else cannot run code.
 """
 
 import dataclasses
@@ -32,20 +32,20 @@ from ferkit.provenance import made_with
 from ferkit.saved_model import FACTS, at_temperature, check_replaced
 from ferkit.settings import Svm, upgraded
 
-if TYPE_CHECKING:  # imported where a machine learns: evaluation needs none of it
+if TYPE_CHECKING:  # imported for training only: evaluation does not need it
     from sklearn.svm import SVC
 
 FORMAT = 1
 ARRAYS = ("mean", "projection", "support", "coefficients", "intercepts")
 PLACES = ("crop", "face")  # see place_landmarks
 KERNELS = ("linear", "rbf")
-MACHINES_AT_ONCE = 4  # each takes up to a GB
-BATCH = 512  # faces whose kernel is computed at a time: 80 MB against 20,000 support vectors
-LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the picture, among the landmarks
+MACHINES_AT_ONCE = 4  # trained in parallel; each needs up to 1 GB
+BATCH = 512  # faces whose kernel is computed at a time: 80 MB for 20,000 support vectors
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # landmarks of the eyes on the left and right of the picture
 
 
 def check_place(path: Path) -> None:
-    """Raises UserError where the machine could not be saved after half an hour, or something else would be lost."""
+    """Raises UserError before a long training if the machine could not be saved or would replace another file."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: the saved machine is a file, set SVM.save_model_path")
     check_replaced(path, machine=True)
@@ -54,20 +54,20 @@ def check_place(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """What PublicTest decides."""
+    """The settings that are chosen by PublicTest."""
 
     landmarks: str  # see place_landmarks
-    hog_weight: float  # variance of all of the HOG, that of the landmarks being 1
+    hog_weight: float  # total variance of the HOG, relative to that of the landmarks
     kernel: str  # linear or rbf
     penalty: float  # the SVM's C
-    gamma: float  # of the rbf kernel
+    gamma: float  # parameter of the rbf kernel
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """From features to the machine's inputs: each value standardized, each part weighed, then a projection.
+    """Maps features to the machine's inputs: standardizes each value, weights each part, then projects.
 
-    The projection is onto the principal components: fewer numbers for the kernel, and less noise.
+    The projection onto the principal components reduces the number of inputs for the kernel, and the noise.
     """
 
     feature: str
@@ -77,20 +77,20 @@ class Scaling:
 
     @staticmethod
     def of(vectors: np.ndarray, feature: str, landmarks: str, hog_weight: float, components: int) -> "Scaling":
-        """vectors: (N, size) float32, the training faces' of `feature`."""
-        from scipy.linalg import eigh  # which scikit-learn brings along; evaluation needs neither
+        """Fits the scaling to the training faces. vectors: (N, size) float32 of `feature`."""
+        from scipy.linalg import eigh  # imported here, because evaluation does not need it
 
         values = place_landmarks(vectors, feature, landmarks)
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         parts = features.parts_of(feature)
         sizes = [part.size for part in parts.values()]
         weights = [1.0 if name == "landmarks" else hog_weight for name in parts]
-        # What never varies stays out instead of being divided by nothing.
+        # Constant values get the scale 0 instead of a division by zero.
         scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
         scale *= np.sqrt(np.repeat(np.divide(weights, sizes), sizes))
         scaled = (values - mean) * scale
         greatest = (max(0, len(mean) - components), len(mean) - 1)
-        _, directions = eigh(scaled.T @ scaled, subset_by_index=greatest)  # by their variance, the greatest last
+        _, directions = eigh(scaled.T @ scaled, subset_by_index=greatest)  # sorted by variance, the greatest last
         projection = scale[:, None] * directions[:, ::-1]
         return Scaling(feature, landmarks, mean.astype(np.float32), projection.astype(np.float32))
 
@@ -102,10 +102,11 @@ class Scaling:
 
 
 def place_landmarks(vectors: np.ndarray, feature: str, where: str) -> np.ndarray:
-    """The vectors (N, size) of a feature as float64, their landmarks in the crop as they are, or in the face.
+    """The vectors (N, size) of a feature as float64, with landmarks relative to the crop or to the face.
 
-    In the face, their middle is the origin, the eyes are level and their distances from the middle have the root mean
-    square 1: what is left is the face's shape, not how it was cropped.
+    where: "crop" leaves the landmarks as they are. "face" moves their mean to the origin, rotates the line between the
+    eyes to horizontal, and scales the root mean square distance from the origin to 1. Then they depend on the shape of
+    the face and not on the crop.
     """
     values = vectors.astype(np.float64)
     columns = features.columns(feature).get("landmarks")
@@ -116,7 +117,7 @@ def place_landmarks(vectors: np.ndarray, feature: str, where: str) -> np.ndarray
     across = points[:, RIGHT_EYE].mean(axis=1) - points[:, LEFT_EYE].mean(axis=1)
     angle = np.arctan2(across[:, 1], across[:, 0])
     cosine, sine = np.cos(angle), np.sin(angle)
-    level = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)  # of points that are rows
+    level = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)  # for points as rows
     size = np.sqrt((points**2).sum(axis=2).mean(axis=1))[:, None, None]
     values[:, columns] = (points @ level / np.maximum(size, 1e-6)).reshape(len(values), -1)
     return values
@@ -124,11 +125,11 @@ def place_landmarks(vectors: np.ndarray, feature: str, where: str) -> np.ndarray
 
 @dataclass(frozen=True)
 class Machine:
-    """A trained support vector machine: one decision for each pair of expressions, and what it needs for them."""
+    """A trained support vector machine, with one decision function for each pair of expressions."""
 
     facts: dict[str, Any]
     scaling: Scaling
-    support: np.ndarray  # (S, components) float32: the inputs of the faces that the borders depend on
+    support: np.ndarray  # (S, components) float32: the support vectors
     coefficients: np.ndarray  # (pairs, S) float64
     intercepts: np.ndarray  # (pairs,) float64
 
@@ -145,15 +146,15 @@ class Machine:
         return self.facts["feature_provenance"]
 
     def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
-        """Probabilities (N, K) of the expressions, from features (N, size); the faces are not looked at.
+        """Probabilities (N, K) of the expressions, from features (N, size). The faces are ignored.
 
-        augmented: as a saved network has it; here there is but one view, the features.
+        augmented: ignored; it exists because saved networks have it.
         """
         scores = np.exp(self.scores(vectors))
         return at_temperature(scores / scores.sum(axis=1, keepdims=True), self.facts["temperature"])
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
-        """(N, K): how many of its pairs each expression wins, and by up to a third how clearly; as scikit-learn's."""
+        """Scores (N, K) as in scikit-learn: how many pairs an expression wins, plus up to ±1/3 for the margin."""
         decisions = self.decisions(vectors)
         votes = np.zeros((len(vectors), len(self.expressions)))
         sums = np.zeros_like(votes)
@@ -165,7 +166,7 @@ class Machine:
         return votes + sums / (3 * (np.abs(sums) + 1))
 
     def decisions(self, vectors: np.ndarray) -> np.ndarray:
-        """(N, pairs): above 0 for the first of the pair."""
+        """Decision values (N, pairs): at least 0 for the first expression of the pair, negative for the second."""
         support, choice = self.support.astype(np.float64), self.facts["choice"]
         batches = [vectors[start : start + BATCH] for start in range(0, len(vectors), BATCH)]
         none = np.zeros((0, len(self.intercepts)))
@@ -180,7 +181,7 @@ class Machine:
         return kernel @ self.coefficients.T + self.intercepts
 
     def save(self, path: Path) -> None:
-        """One file that numpy reads the arrays from and any zip tool the facts."""
+        """Writes one file. NumPy can read its arrays, and any zip tool can read its facts."""
         arrays = {
             "mean": self.scaling.mean,
             "projection": self.scaling.projection,
@@ -200,7 +201,7 @@ def pairs(classes: int) -> list[tuple[int, int]]:
 
 
 def load(path: str | Path) -> Machine:
-    """The machine saved at `path`. Raises UserError when there is none, or the file is not whole or something else."""
+    """The machine saved at `path`. Raises UserError when the file is missing, damaged, or not a saved machine."""
     try:
         with zipfile.ZipFile(path) as archive:
             facts = upgraded(json.loads(archive.read(FACTS)))
@@ -217,14 +218,14 @@ def load(path: str | Path) -> Machine:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # damaged, an archive can raise nearly anything
+    except Exception as error:  # a damaged archive can raise almost any error
         raise UserError(
             f"{path} is not a whole saved machine ({error}): copy it again, or delete it and train"
         ) from error
 
 
 def checked(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Machine:
-    """The machine of these facts and arrays. Raises ValueError, TypeError or KeyError when they do not fit together."""
+    """The machine with these facts and arrays. Raises ValueError, TypeError or KeyError when they do not match."""
     choice, classes = Choice(**facts["choice"]), len(facts["expressions"])
     size, (support, components) = features.size(facts["features"]), arrays["support"].shape
     shapes = {
@@ -245,7 +246,7 @@ def checked(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Machine:
 
 
 def train(dataset: Dataset, settings: Svm) -> Machine:
-    """A machine trained on `dataset`. Raises UserError when that lacks the features or a split to choose with."""
+    """A machine trained on `dataset`. Raises UserError when the dataset lacks the features or the PublicTest split."""
     dataset.check(settings.features, len(dataset.expressions))
     learn, validation = (dataset.load(split, settings.features) for split in ("Training", "PublicTest"))
     started = time.perf_counter()
@@ -281,9 +282,9 @@ def train(dataset: Dataset, settings: Svm) -> Machine:
 
 
 def choose(learn: Split, validation: Split, facts: dict[str, Any], settings: Svm) -> dict[Choice, float]:
-    """The accuracy on `validation` that each candidate reaches when it learns from `settings.trial_faces` faces.
+    """The accuracy on `validation` of each candidate after training with `settings.trial_faces` faces.
 
-    Raises UserError when one of the expressions is not among those faces.
+    Raises UserError when these faces lack one of the expressions.
     """
     rows = np.random.default_rng(settings.seed).permutation(len(learn))[: settings.trial_faces]
     few = Split(learn.images[rows], learn.features[rows], learn.labels[rows])
@@ -302,7 +303,7 @@ def choose(learn: Split, validation: Split, facts: dict[str, Any], settings: Svm
         machine = fit(few, scalings[choice.landmarks, choice.hog_weight], choice, facts)
         return float((machine.scores(validation.features).argmax(axis=1) == validation.labels).mean())
 
-    # In threads, as scikit-learn's solver leaves Python's lock alone.
+    # Threads are enough, because scikit-learn's solver releases Python's global interpreter lock.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MACHINES_AT_ONCE)) as pool:
         results = tqdm(pool.map(reached, candidates), desc="Choosing", total=len(candidates), unit="machine")
         return dict(zip(candidates, results, strict=True))
@@ -313,7 +314,7 @@ def scaling_of(faces: Split, choice: Choice, settings: Svm) -> Scaling:
 
 
 def all_choices(settings: Svm) -> list[Choice]:
-    """Every combination of the settings' values; landmarks alone have no weight, a linear kernel has no gamma."""
+    """All combinations of the settings. Landmarks alone need no HOG weight, and a linear kernel needs no gamma."""
     weights = (1.0,) if settings.features == "landmarks" else settings.hog_weights
     combinations = itertools.product(settings.landmarks, weights, settings.kernels, settings.penalties, settings.gammas)
     return list(
@@ -331,7 +332,7 @@ def describe(choice: Choice) -> str:
 
 
 def fit(faces: Split, scaling: Scaling, choice: Choice, facts: dict[str, Any]) -> Machine:
-    """A machine that has learned from `faces`, which have each of the expressions."""
+    """A machine trained on `faces`, which must contain all expressions."""
     inputs = scaling(faces.features)
     solved = solve(inputs, faces.labels, choice)
     coefficients, intercepts = of_pairs(solved)
@@ -341,7 +342,7 @@ def fit(faces: Split, scaling: Scaling, choice: Choice, facts: dict[str, Any]) -
 
 
 def solve(inputs: np.ndarray, labels: np.ndarray, choice: Choice) -> "SVC":
-    """scikit-learn's machine for inputs (N, components) and labels (N,)."""
+    """scikit-learn's machine, trained on inputs (N, components) and labels (N,)."""
     from sklearn.svm import SVC
 
     machine = SVC(C=choice.penalty, kernel=choice.kernel, gamma=choice.gamma, cache_size=500, break_ties=True)
@@ -349,8 +350,10 @@ def solve(inputs: np.ndarray, labels: np.ndarray, choice: Choice) -> "SVC":
 
 
 def of_pairs(machine: "SVC") -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (pairs, S) and intercepts (pairs,) from scikit-learn's: a support vector of expression i has its
-    coefficient against j in line j, or in line j - 1 where j comes after i.
+    """Coefficients (pairs, S) and intercepts (pairs,) for each pair, from a machine of scikit-learn.
+
+    In scikit-learn's dual_coef_, row j has the coefficients of expression i's support vectors against expression j. If
+    j is greater than i, it is row j - 1.
     """
     ends = np.cumsum(machine.n_support_)
     of = [slice(end - count, end) for end, count in zip(ends, machine.n_support_, strict=True)]
@@ -358,5 +361,5 @@ def of_pairs(machine: "SVC") -> tuple[np.ndarray, np.ndarray]:
     for pair, (first, second) in enumerate(pairs(len(of))):
         coefficients[pair, of[first]] = machine.dual_coef_[second - 1, of[first]]
         coefficients[pair, of[second]] = machine.dual_coef_[first, of[second]]
-    sign = -1 if len(of) == 2 else 1  # of two classes, scikit-learn turns the decision around
+    sign = -1 if len(of) == 2 else 1  # for two classes, scikit-learn reverses the sign
     return sign * coefficients, sign * machine.intercept_

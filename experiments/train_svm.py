@@ -1,4 +1,4 @@
-"""Trains, saves and evaluates a support vector machine on landmarks and HOG, with which the networks are compared.
+"""Trains, saves and evaluates a support vector machine on landmarks and HOG, for comparison with the networks.
 
 python -m experiments.train_svm --features=landmarks_hog_windows
 python -m experiments.train_svm --train=no
@@ -19,7 +19,7 @@ from ferkit.settings import check
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parser()
     arguments = flags.parse_args(argv)
-    from experiments import support_vector_machine  # here, where a missing package is one line
+    from experiments import support_vector_machine  # here, so that a missing package gives a one-line error
     from ferkit.data.dataset import open_dataset
     from ferkit.learning import evaluation
 

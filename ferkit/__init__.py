@@ -25,7 +25,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for, when it is asked for: `ferkit.flags` needs neither NumPy nor OpenCV."""
+    """Imports a name on first use, so that `ferkit.flags` can be imported without NumPy and OpenCV."""
     if name not in _MODULES:
         raise AttributeError(f"module 'ferkit' has no attribute '{name}'")
     import importlib

@@ -1,6 +1,6 @@
-"""The console commands of an installed package: ferkit-predict, ferkit-train and so on run the scripts.
+"""The console commands of the installed package: ferkit-predict, ferkit-train and the others run the scripts.
 
-pip puts the scripts, with parameters.py and model.py, into `ferkit/scripts`. In the repository they are its top level.
+pip puts the scripts, parameters.py and model.py into `ferkit/scripts`. In the repository they are at the top level.
 """
 
 import importlib

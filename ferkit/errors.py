@@ -1,14 +1,14 @@
-"""The error that a user can cure."""
+"""The error that a user can correct."""
 
 
 class UserError(Exception):
-    """A mistake that the user can cure. Its text is one line that names the problem and the cure."""
+    """A mistake that the user can correct. Its text is one line that names the problem and the solution."""
 
     status = 2  # exit status of the script that ends with this error
 
 
 def in_short(error: BaseException) -> str:
-    """The kind of an error and the beginning of its text, on one line.
+    """The type of an error and the beginning of its text, on one line.
 
     The `repr` of an error can contain the whole file that could not be read.
     """

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their place, then renamed into it."""
+"""Files and folders that appear only when complete: they are written under a temporary name, then renamed."""
 
 import contextlib
 import os
@@ -13,11 +13,11 @@ from ferkit.errors import UserError
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to. It takes the place of `path` when the block ends without an error.
+    """A temporary path beside `path` to write to. It is renamed to `path` when the block ends without an error.
 
-    The temporary name keeps the suffix of `path`, by which many writers choose their format.
+    The temporary name keeps the suffix of `path`, because many writers choose their format by it.
     """
-    path = Path(path).resolve()  # a link stays a link
+    path = Path(path).resolve()  # replaces the target of a link, not the link
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _new_file_beside(path)
     try:
@@ -28,7 +28,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def _new_file_beside(path: Path) -> Path:
-    """Makes an empty file of a name that was free. Its permissions follow the umask, as those of any new file."""
+    """Makes an empty file with an unused name. Its permissions follow the umask, like those of any new file."""
     while True:
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
         try:
@@ -40,11 +40,11 @@ def _new_file_beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` to fill; it takes the place of `path` when the block ends well.
+    """A temporary folder beside `path` to fill. It is renamed to `path` when the block ends without an error.
 
-    A folder cannot be replaced in one step, so the old one is moved aside first: a kill in the instant between
-    the two renames leaves it whole under a hidden name, from where the next call puts it back. A link to a folder stays
-    a link. Raises UserError when another process is writing the same folder.
+    A folder cannot be replaced in one step, so the old folder is first renamed to a hidden name. If the process is
+    killed between the two renames, the next call restores the old folder. A link to a folder stays a link. Raises
+    UserError when another process is writing the same folder.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         if not locked:
             raise UserError(f"another process is writing {path}: wait for it, or end it")
         _recover(path)
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
         temporary.mkdir()
         try:
             yield temporary
@@ -66,11 +66,11 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(path: str | Path) -> None:
-    """Puts back what a kill between `whole_folder`'s two renames left aside."""
+    """Restores the old folder if `whole_folder` was killed between its two renames."""
     path = Path(path).resolve()
     if _aside(path).is_dir():
         with lock(path) as locked:
-            if locked:  # else it was no kill: the renames are under way
+            if locked:  # otherwise another process is renaming right now
                 _recover(path)
 
 
@@ -84,13 +84,13 @@ def _recover(path: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Whether this process alone may write the file or folder; True where the system or its disk has no locks.
+    """Locks a file or folder. Gives whether the lock was free; True if the system or the disk has no locks.
 
-    The system drops the lock when the process ends, however it ends. The lock file `.<name>.lock` beside it stays.
+    The system releases the lock when the process ends, even by a kill. The lock file `.<name>.lock` is not deleted.
     """
     with contextlib.ExitStack() as stack:
         locked = True
-        if sys.platform != "win32":  # Windows has no such locks and does without the check
+        if sys.platform != "win32":  # Windows has no such locks, so nothing is checked
             import fcntl
 
             file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
@@ -108,7 +108,7 @@ def _aside(path: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UserError when nothing can be written to `folder`, which need not exist yet."""
+    """Raises UserError when `folder` cannot be written to. The folder need not exist yet."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"nothing can be written to {folder}: name another place, as --help says")

@@ -1,4 +1,4 @@
-"""Flags of the command lines: yes/no flags, and flags that are named after settings and override them.
+"""Flags for command lines: yes/no flags, and flags that have the names of settings and override them.
 
 parser = argparse.ArgumentParser(...)
 add_flags(parser, NETWORK, "model", "features")
@@ -18,7 +18,7 @@ Settings = TypeVar("Settings")
 
 
 def yes_no(text: str) -> bool:
-    """`yes`, `no`, `true`, `false` in any case, as a bool."""
+    """Parses `yes`, `no`, `true` and `false`, in upper or lower case."""
     answers = {"yes": True, "true": True, "no": False, "false": False}
     if text.lower() not in answers:
         raise argparse.ArgumentTypeError(f"'{text}' is neither yes nor no")
@@ -26,14 +26,14 @@ def yes_no(text: str) -> bool:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0."""
+    """Parses a whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
 
 
 def add_yes_no(parser: Any, *names: str, default: bool | None, help: str, dest: str | None = None) -> None:
-    """Adds a flag that takes yes or no; without a value it means yes. None is the default of a flag of a setting."""
+    """Adds a flag that takes yes or no; without a value it means yes. The flag of a setting has the default None."""
     if default is not None:
         help = f"{help} (default: {shown(default)})"
     named = {} if dest is None else {"dest": dest}
@@ -45,8 +45,8 @@ def add_yes_no(parser: Any, *names: str, default: bool | None, help: str, dest: 
 def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Iterable[str]] | None = None) -> None:
     """Adds a flag for each named field of the dataclass instance `settings`.
 
-    choices: the choices of those fields that the settings themselves do not know.
-    Raises UserError when parameters.py, where the user edits the values, has a value of another type than the field's.
+    choices: choices of fields whose own definition has none.
+    Raises UserError when a value, as edited in parameters.py, has a type that the field does not allow.
     """
     check_types(settings)
     fields = {field.name: field for field in dataclasses.fields(settings)}
@@ -71,14 +71,14 @@ def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> N
 
 
 def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
-    """`settings` with each value replaced whose flag was given."""
+    """`settings`, with the values of the given flags."""
     names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
     return dataclasses.replace(settings, **given)  # type: ignore[type-var]
 
 
 def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
-    """Raises UserError when a flag asks for another value than the model at `path` was trained with, as in `known`."""
+    """Raises UserError when a flag differs from the value in `known`, with which the model at `path` was trained."""
     for name in names:
         asked = getattr(arguments, name)
         if asked not in (None, known[name]):
@@ -89,7 +89,7 @@ def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace
 
 
 def shown(value: Any) -> str:
-    """The value of a setting as its flag takes it."""
+    """The value of a setting in the form that its flag accepts."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)

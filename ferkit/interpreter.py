@@ -15,8 +15,8 @@ from ferkit.processes import quiet
 class SharedInterpreter:
     """Runs a LiteRT network. Calls from several threads wait for one another.
 
-    network: the flatbuffer. threads: that the network itself runs on; all cores by default. Raises ValueError or
-    RuntimeError when it is not a network that can be run.
+    network: the flatbuffer. threads: number of threads for the network; all cores by default. Raises ValueError or
+    RuntimeError when the flatbuffer is not a network that can be run.
     """
 
     def __init__(self, network: bytes, threads: int | None = None) -> None:
@@ -24,7 +24,7 @@ class SharedInterpreter:
         self._threads = threads or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._interpreter = self._new()
-        self._shapes: list[tuple[int, ...]] = []  # of the inputs that memory is laid out for
+        self._shapes: list[tuple[int, ...]] = []  # input shapes that memory is allocated for
         _all.add(self)
 
     @property
@@ -38,13 +38,13 @@ class SharedInterpreter:
         return self._interpreter.get_output_details()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for these inputs, in the order of `inputs`; the first axis may have any length."""
+        """The outputs for the inputs `arrays`, given in the order of `inputs`. The first axis may have any length."""
         shapes = [array.shape for array in arrays]
         with self._lock:
             interpreter = self._interpreter
             inputs = interpreter.get_input_details()
             if shapes != self._shapes:
-                with quiet():  # LiteRT greets
+                with quiet():  # LiteRT prints messages
                     for details, shape in zip(inputs, shapes, strict=True):
                         interpreter.resize_tensor_input(details["index"], shape)
                     interpreter.allocate_tensors()
@@ -59,10 +59,10 @@ class SharedInterpreter:
             return Interpreter(model_content=self._network, num_threads=self._threads)
 
     def _restart(self) -> None:
-        """A forked process has none of its parent's threads, which the interpreter waits for: it needs a new one.
+        """Makes a new interpreter in a forked process.
 
-        The old one is kept and never used: it may have been forked in the middle of a run, and to release it would wait
-        for its threads.
+        The old interpreter would wait for threads that exist only in the parent. It is kept but never used again,
+        because its release could also wait for them.
         """
         _abandoned.append(self._interpreter)
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class SharedInterpreter:
         self._shapes = []
 
 
-_abandoned: list[Interpreter] = []  # in a forked process
+_abandoned: list[Interpreter] = []  # old interpreters in a forked process
 _all: "weakref.WeakSet[SharedInterpreter]" = weakref.WeakSet()
 
 

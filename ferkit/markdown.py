@@ -1,4 +1,4 @@
-"""Tables in Markdown, and pages of which a part is generated."""
+"""Tables in Markdown, and pages with a generated part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def filled(page: str, part: str, text: str, name: str | Path) -> str:
-    """`page` with `text` between the markers of its generated part. Raises UserError when it lacks the markers.
+    """`page` with `text` between the markers of the generated `part`. Raises UserError when it lacks the markers.
 
-    name: of the page, for the error.
+    name: name of the page, for the error.
     """
     begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):

@@ -4,7 +4,7 @@
     def main(argv=None) -> int:
         ...
 
-This module imports the standard library only, so that a command can report a package that is not installed.
+This module imports only the standard library, so that a command can report a missing package.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from typing import Any
 
 from ferkit.errors import UserError
 
-# The modules of the packages in requirements-predict.txt, which are enough to recognize.
+# The modules of the packages in requirements-predict.txt, which are enough for recognition.
 _FOR_RECOGNITION = {"ai_edge_litert", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"}
-# What requirements.txt adds.
+# The modules that requirements.txt adds.
 _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "sklearn", "tensorflow", "tflearn"}
 
 
@@ -38,11 +38,11 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a file name can have letters that a terminal lacks
+            sys.stdout.reconfigure(errors="backslashreplace")  # terminals lack some letters of file names
         try:
             status = main(argv)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a closed pipe is caught
+                sys.stdout.flush()  # here, because a closed pipe is caught below
             return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -60,7 +60,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as error:
-            name = error.filename2 or error.filename  # a file is written under another name, then renamed
+            name = error.filename2 or error.filename  # the final name, when renaming a temporary file fails
             print(f"error: {name}: {error.strerror}" if name else f"error: {error}", file=sys.stderr)
             return UserError.status
 
@@ -68,7 +68,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
 
 def _cure_of_missing(error: ModuleNotFoundError) -> str | None:
-    """The line for a package that is not installed; None for a module of our own or of an unknown package."""
+    """The message for a missing package; None for a module of the toolkit or of an unknown package."""
     package = (error.name or "").partition(".")[0]
     if package in _FOR_RECOGNITION:
         return f"{package} is not installed: 'pip install --no-deps -r requirements-predict.txt'"
@@ -81,16 +81,16 @@ def _cure_of_missing(error: ModuleNotFoundError) -> str | None:
 
 
 class _StderrSilencer:
-    """Points the file descriptor of stderr to nowhere while at least one thread wants it silent.
+    """Redirects the file descriptor of stderr to the null device while at least one thread wants it silent.
 
-    The descriptor belongs to the whole process. Threads therefore share one redirection: the first one to enter starts
-    it and the last one to leave ends it.
+    The descriptor belongs to the whole process. Threads therefore share one redirection: the first thread to enter
+    starts it, and the last thread to leave ends it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._terminal = -1  # a copy of the descriptor as it was
+        self._terminal = -1  # a copy of the original descriptor
         self._warnings = warnings.catch_warnings()
 
     def enter(self) -> None:
@@ -102,7 +102,7 @@ class _StderrSilencer:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, 2)
                 os.close(nowhere)
-                self._warnings = warnings.catch_warnings()  # it serves once
+                self._warnings = warnings.catch_warnings()  # can be used only once
                 self._warnings.__enter__()
                 warnings.simplefilter("ignore")
             self._users += 1
@@ -116,7 +116,7 @@ class _StderrSilencer:
                 self._warnings.__exit__(None, None, None)
 
     def restart_in_child(self) -> None:
-        """After a fork, the threads that wanted silence are gone."""
+        """Ends the redirection in a forked process, which lacks the threads that wanted it."""
         self._lock = threading.Lock()
         if self._users:
             self._users = 1
@@ -130,13 +130,13 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops the warnings, and what native libraries write to stderr, of the code inside.
+    """Drops the warnings of the code inside, and all that native libraries write to stderr.
 
     Several threads may be inside at the same time.
     """
     try:
         os.fstat(2)
-    except OSError:  # stderr is closed: nothing has to be dropped
+    except OSError:  # stderr is closed, so there is nothing to drop
         yield
         return
     _silencer.enter()
@@ -148,9 +148,9 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drops what native libraries write to stderr while the code inside runs; Python's own messages still arrive.
+    """Drops all that native libraries write to stderr while the code inside runs. Python's own messages still appear.
 
-    For long work with libraries that report every damaged frame, as FFmpeg does, from any thread.
+    Use it for long work with libraries such as FFmpeg, which report every damaged frame, from any thread.
     """
     outer = sys.stderr
     with contextlib.ExitStack() as stack:
@@ -166,7 +166,7 @@ def quiet_libraries() -> Iterator[None]:
 def _descriptor(stream: Any) -> int | None:
     try:
         return stream.fileno()
-    except (AttributeError, OSError, ValueError):  # not a file: the stream of a notebook or of a test
+    except (AttributeError, OSError, ValueError):  # not a file, as in a notebook or a test
         return None
 
 
@@ -175,9 +175,10 @@ def _descriptor(stream: Any) -> int | None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """A request to end (SIGTERM), or a terminal that was closed (SIGHUP), unwinds the code inside as Ctrl-C does.
+    """Makes SIGTERM (a request to end) and SIGHUP (a closed terminal) raise SystemExit in the code inside.
 
-    So files are finished and devices released. The exit status is a shell's: 128 plus the number of the signal.
+    The code can then finish files and release devices, as after Ctrl-C. The exit status is 128 plus the number of the
+    signal, as in a shell.
     """
 
     def end(number: int, frame: Any) -> None:
@@ -194,7 +195,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """The code inside, which has to be short, ignores Ctrl-C and the other requests to end."""
+    """Ignores Ctrl-C, SIGTERM and SIGHUP while the code inside runs. It has to be short."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
@@ -205,7 +206,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def follow_parent() -> None:
-    """Call this in a child process: it leaves Ctrl-C to the parent, and it ends when the parent was killed."""
+    """Makes a child process ignore Ctrl-C, which its parent handles, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]  # of the repository, where the code lies in one
+ROOT = Path(__file__).resolve().parents[1]  # of the repository, if the code is in one
 
 
 def made_with(*packages: str) -> dict[str, Any]:
-    """Versions, commit and time of now, as a saved model keeps them."""
+    """The versions, the commit and the present time, as facts for a saved model."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "commit": commit(),
@@ -20,8 +20,8 @@ def made_with(*packages: str) -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """The commit of the code, with "-dirty" when a module was changed since; None where `root` is no git repository."""
-    if not (root / ".git").exists():  # an installed package may lie inside somebody else's repository
+    """The commit of the code, with "-dirty" if Python files have changed since; None if `root` is no git repository."""
+    if not (root / ".git").exists():  # an installed package may be inside another repository
         return None
 
     def git(*words: str) -> str:
@@ -29,7 +29,7 @@ def commit(root: Path = ROOT) -> str | None:
 
     try:
         name = git("describe", "--always")
-        # Of Python files in any folder: results grow while a training runs.
+        # Only Python files count, because files of results change during a training.
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(glob)**/*.py")
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Recognition of the expression of every face in a picture, by a saved model.
+"""Recognition of the expression of every face in a picture with a saved model.
 
 recognizer = Recognizer()
 for face in recognizer.recognize(frame):  # BGR (H, W, 3) uint8, as OpenCV gives it
@@ -26,7 +26,7 @@ from ferkit.vision.pictures import as_bgr, grey
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A face in a picture, with what the model says of its expression."""
+    """A face in a picture, and the model's result for its expression."""
 
     box: Box
     expression: str
@@ -35,26 +35,26 @@ class Face:
 
     @classmethod
     def of(cls, box: Box, probabilities: dict[str, float]) -> "Face":
-        """The face with the likeliest of its expressions."""
+        """A face whose expression is the most probable one."""
         expression = max(probabilities, key=probabilities.__getitem__)
         return cls(box, expression, probabilities[expression], probabilities)
 
 
 class Recognizer:
-    """A saved model at work on pictures. One recognizer serves any number of threads, and forked processes.
+    """Recognizes faces in pictures with a saved model. Any number of threads and forked processes can share it.
 
-    model_path: by default `best_model/saved_model.bin` in the working directory or, where there is none, the shipped
+    model_path: by default `best_model/saved_model.bin` in the working directory or, if that does not exist, the shipped
     model. settings: how faces are found, cropped and recognized.
 
-    All it knows of the network, of its features and of the names and order of the expressions it reads from the saved
-    model. Raises UserError when the model cannot be used, when the landmark predictor is not the one that the model was
-    trained with, and for a setting outside its range.
+    The saved model defines the network, its features, and the names and order of the expressions. Raises UserError when
+    the model cannot be used, when the landmark predictor is not the one that the model was trained with, and for a
+    setting outside its range.
     """
 
     def __init__(
         self,
         model_path: str | Path | None = None,
-        settings: VideoPredictor = VideoPredictor(),  # noqa: B008 it cannot be changed
+        settings: VideoPredictor = VideoPredictor(),  # noqa: B008 it is immutable
         shape_predictor_path: str = SHAPE_PREDICTOR,
     ):
         check(settings)
@@ -76,8 +76,8 @@ class Recognizer:
     def recognize(self, image: np.ndarray) -> list[Face]:
         """The faces in a picture, left to right.
 
-        The picture is BGR (H, W, 3) uint8, or another form that `as_bgr` takes: grey, BGRA, uint16, floats from 0 to 1.
-        One of 48×48 pixels is a face itself. Raises ValueError for anything else.
+        image: BGR (H, W, 3) uint8, or another form that `as_bgr` accepts: grey, BGRA, uint16, floats from 0 to 1. A
+        picture of 48×48 pixels counts as one face. Raises ValueError for anything else.
         """
         image = as_bgr(image)
         if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
@@ -91,7 +91,7 @@ class Recognizer:
         return find_faces(image, settings.detector, settings.detection_confidence, settings.small_faces)
 
     def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
-        """The expressions of 48×48 grey uint8 faces, in one run of the network."""
+        """The faces with their expressions, in one run of the network. crops: (48, 48) uint8, one for each box."""
         if not crops:
             return []
         faces = np.stack(crops)
@@ -103,17 +103,17 @@ class Recognizer:
         ]
 
     def features_of(self, faces: np.ndarray) -> np.ndarray:
-        """What the network is given besides the pixels of `faces`: (N, 48, 48) uint8 -> (N, size) float32."""
+        """The features that the network needs besides the pixels: (N, 48, 48) uint8 -> (N, size) float32."""
         return features.extract(faces, self.model.features, self.shape_predictor_path)
 
     def warm_up(self) -> None:
-        """Loads what is loaded when first needed, so that the first picture takes no longer than the others."""
+        """Loads all that is loaded on first use, so that the first picture takes no longer than the others."""
         self.find(np.zeros((480, 640, 3), np.uint8))
         self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
 
 
 def model_to_use(trained: str | Path | None = None) -> Path:
-    """The model at `trained`, by default `best_model/saved_model.bin`; as long as there is none, the shipped one."""
+    """The model at `trained`, by default `best_model/saved_model.bin`; if it does not exist, the shipped model."""
     path, shipped = Path(trained or Training().save_model_path), saved_model.shipped()
     return shipped if not path.exists() and shipped.exists() else path
 
@@ -121,7 +121,7 @@ def model_to_use(trained: str | Path | None = None) -> Path:
 def from_flags(
     arguments: argparse.Namespace, settings: VideoPredictor, dataset: DatasetPaths, training: Training
 ) -> Recognizer:
-    """The recognizer that the flags of `flags.add_model_flags` choose. Says so when it is the shipped model."""
+    """The recognizer that the flags of `flags.add_model_flags` choose. Prints a note for the shipped model."""
     given, path = arguments.model_path, training.save_model_path
     chosen = Path(given) if given is not None else model_to_use(path)
     if given is None and chosen != Path(path):
@@ -137,5 +137,5 @@ def from_flags(
 
 
 def label(face: Face, show_confidence: bool) -> str:
-    """What is written beside a face: `Happy 97%`."""
+    """The text beside a face: `Happy 97%`."""
     return f"{face.expression} {face.confidence:.0%}" if show_confidence else face.expression

@@ -4,8 +4,8 @@
     model.facts["expressions"]
     model.predict(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) probabilities
 
-The file is a LiteRT (TensorFlow Lite) flatbuffer with a zip archive of `facts.json` appended, the way TensorFlow
-Lite's own metadata is: any LiteRT tool reads the network, any zip tool the facts.
+The file is a LiteRT (TensorFlow Lite) flatbuffer, followed by a zip archive with `facts.json`. TensorFlow Lite appends
+its own metadata in the same way. Any LiteRT tool can read the network, and any zip tool can read the facts.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from ferkit.transforms import average_over_views
 
 FORMAT = 1
 FACTS = "facts.json"
-BATCH = 64  # faces in one run: more would not be faster, and would take more memory
+BATCH = 64  # faces in one run: more are not faster and need more memory
 
 
 class SavedModel:
@@ -39,7 +39,7 @@ class SavedModel:
         self.expressions: tuple[str, ...] = tuple(facts["expressions"])
         self.features: str = facts["features"]
         self.feature_provenance: dict[str, dict[str, Any]] = facts["feature_provenance"]  # see features.provenance
-        # Calibration makes confidence mean something: see without_smoothing and at_temperature.
+        # For calibration, which fits confidence to accuracy: see without_smoothing and at_temperature.
         self.smoothing = float(facts.get("label_smoothing", 0.0))
         self.temperature = float(facts.get("temperature", 1.0))
         self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
@@ -56,10 +56,10 @@ class SavedModel:
             raise ValueError("its facts are not those of its network")
 
     def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
-        """Probabilities of the expressions, calibrated. augmented: averaged over views of each face.
+        """Calibrated probabilities of the expressions. augmented: test-time augmentation, see transforms.views.
 
-        faces: (N, 48, 48) uint8. vectors: (N, size) float32 as features.extract gives them; size 0 for a model of raw
-        pixels. Returns (N, K) float32. Raises ValueError for faces or vectors of another shape.
+        faces: (N, 48, 48) uint8. vectors: (N, size) float32 from features.extract; size is 0 for a model of raw pixels.
+        Returns (N, K) float32. Raises ValueError for faces or vectors of another shape or type.
         """
         if faces.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE) or faces.dtype != np.uint8:
             raise ValueError(f"faces must be (N, {IMAGE_SIZE}, {IMAGE_SIZE}) uint8, not {faces.shape} {faces.dtype}")
@@ -86,16 +86,16 @@ class SavedModel:
 
 
 def check_replaced(path: Path, machine: bool = False) -> None:
-    """Raises UserError where saving a model at `path` would replace a file that is something else.
+    """Raises UserError if saving a model at `path` would replace a different kind of file.
 
-    machine: the file of a support vector machine, which experiments.train_svm saves, instead of a network's.
+    machine: whether the model is a support vector machine, as experiments.train_svm saves it, not a network.
     """
     if not path.exists():
         return
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(FACTS))
-    except Exception:  # damaged, an archive can raise nearly anything
+    except Exception:  # a damaged archive can raise almost any error
         facts = None
     if not isinstance(facts, dict) or (facts.get("model") == "SVM") != machine:
         kind = "support vector machine" if machine else "network"
@@ -103,9 +103,10 @@ def check_replaced(path: Path, machine: bool = False) -> None:
 
 
 def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
-    """Of the labels themselves (N, K), where a network learned labels of which `share` was spread over all classes.
+    """Removes the effect of label smoothing from probabilities (N, K). share: spread over all classes in training.
 
-    Such a network never says more than 1 - share, however sure it may be. None becomes less than 0.0001.
+    A network that learned smoothed labels gives at most about 1 - share, even when it is certain. Results of less than
+    0.0001 are raised to this value before the final normalization.
     """
     if share == 0:
         return probabilities
@@ -114,10 +115,10 @@ def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
 
 
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What softmax gives (N, K) when its inputs are divided by `temperature` first (Guo et al., ICML 2017)."""
+    """The probabilities (N, K) after the logits are divided by `temperature` (Guo et al., ICML 2017)."""
     if temperature == 1:
         return probabilities
-    sharpened = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)  # no row underflows
+    sharpened = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)  # avoids underflow
     return sharpened / sharpened.sum(axis=1, keepdims=True)
 
 
@@ -135,9 +136,9 @@ def save(path: str | Path, network: bytes, facts: dict[str, Any]) -> None:
 
 
 def load(path: str | Path, threads: int | None = None) -> SavedModel:
-    """The model saved at `path`. Raises UserError when there is none, or the file is not whole or not a saved model.
+    """The model saved at `path`. Raises UserError when the file is missing, damaged, or not a saved network.
 
-    threads: how many the network runs on; all cores by default.
+    threads: number of threads for the network; all cores by default.
     """
     try:
         content = Path(path).read_bytes()
@@ -162,14 +163,14 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         return SavedModel(network, facts, threads)
     except UserError:
         raise
-    except Exception as error:  # damaged, the archive or the network can raise nearly anything
+    except Exception as error:  # a damaged archive or network can raise almost any error
         raise UserError(
             f"{path} is not a whole saved model ({error}): copy it again, or delete it and train"
         ) from error
 
 
 def shipped() -> Path:
-    """Where the shipped model is: beside the code in the repository, inside the package where pip installed it."""
+    """The path of the shipped model: beside the code in the repository, inside the package after an installation."""
     package = Path(__file__).resolve().parent
     places = (package.parent / SHIPPED_MODEL, package / SHIPPED_MODEL)
     return next((path for path in places if path.is_file()), places[0])

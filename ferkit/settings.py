@@ -1,7 +1,7 @@
 """Every setting of the toolkit: its name, type, default, meaning, choices and range.
 
-The values that are in force stand in parameters.py, where users edit them; the defaults here are the same. The library
-never reads parameters.py: the scripts hand its values in.
+Users edit the values in parameters.py; the defaults here are the same. The library never reads parameters.py. The
+scripts pass its values to the library.
 
     settings = Hyperparams(learning_rate=0.01)
     check(settings)  # raises UserError for a value outside its range
@@ -24,9 +24,9 @@ SOURCES_OF_SETTINGS = ("published", "ours", "taught")
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
 
-# Names of settings and facts in files that earlier versions wrote, with the names that they have today.
+# Names of settings and facts in files of earlier versions, with their present names.
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
-# Settings that did not exist in earlier trainings, with the values that leave those trainings as they were.
+# Settings that earlier trainings did not have, with the values that correspond to those trainings.
 ADDED: dict[str, Any] = {"teacher_share": 0.0}
 
 Settings = TypeVar("Settings")
@@ -38,7 +38,7 @@ TUPLES: dict[Any, str] = {float: "(0.5, 1.0)", str: "('first', 'second')"}
 
 @dataclass(frozen=True)
 class Range:
-    """The values from `low` to `high`; a bound that is `open` does not belong to them."""
+    """The values from `low` to `high`. A bound that is `open` is excluded."""
 
     low: float
     high: float = math.inf
@@ -80,16 +80,16 @@ def setting(
     range: Range | None = None,
     flags: tuple[str, ...] = (),
 ) -> Any:
-    """A field of a dataclass of settings, with all that its flag and its checks need.
+    """A field of a dataclass of settings, with the data for its flag and its checks.
 
-    choices: the values of a text, or a function that lists them. range: the numbers that are allowed. flags: names of
-    its flag, where the field's own name is not the first or not the only one.
+    choices: the allowed texts, or a function that lists them. range: the allowed numbers. flags: the names of its flag,
+    if the field's own name is not the first or not the only one.
     """
     return field(default=default, metadata={"help": help, "choices": choices, "range": range, "flags": flags})
 
 
 def _features() -> Iterable[str]:
-    from ferkit.features import FEATURES  # in a function: parameters.py has to be readable without NumPy
+    from ferkit.features import FEATURES  # imported here, because parameters.py must work without NumPy
 
     return FEATURES
 
@@ -109,7 +109,7 @@ def _detectors() -> Iterable[str]:
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where FER2013 is, and where its converted form goes."""
+    """The paths of FER2013 and of the converted dataset."""
 
     input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .xz, .zip, .tar.gz) or a folder of pictures")
     folder: str = setting("fer2013_features", "the folder of the converted dataset")
@@ -124,7 +124,7 @@ class Network:
 
     model: str = setting(
         "B", "the architecture; C has settings of its own, so that other defaults apply"
-    )  # its choices are the registry in model.py
+    )  # the choices are the names in model.py's ARCHITECTURES
     features: str = setting(
         "landmarks_hog_windows",
         "what the network is given besides the pixels; none: the pixels alone",
@@ -180,7 +180,7 @@ class Hyperparams:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How each face is changed at random, anew in every epoch. The published experiments did not do it."""
+    """How each face is changed at random in every epoch. The published experiments had no augmentation."""
 
     flip: bool = setting(False, "mirror each face with a probability of one half")
     shift: float = setting(0.0, "move by up to this share of the side", range=Range(0, 0.5))
@@ -195,7 +195,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Training:
-    """How long to train, and what is kept."""
+    """How long the training takes, and what it saves."""
 
     settings: str = setting(
         "published",
@@ -219,7 +219,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Svm:
-    """The support vector machine that the networks are compared with. Of several values PublicTest chooses one."""
+    """The support vector machine for comparison with the networks. PublicTest chooses among several values."""
 
     features: str = setting(
         "landmarks_hog_windows", "what it is given, without the pixels", choices=_features_without_pixels
@@ -279,7 +279,7 @@ DAY = 86_400  # seconds
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The hyperparameter search: its space, from the lowest value to the highest, and how it goes."""
+    """The hyperparameter search: its space, as lowest and highest values, and its course."""
 
     learning_rate: tuple[float, ...] = setting((1e-5, 0.1), "bounds, on a logarithmic scale")
     learning_rate_decay: tuple[float, ...] = setting((0.5, 0.99), "bounds")
@@ -302,7 +302,7 @@ class Optimizer:
 
 
 class Parameters(Protocol):
-    """What parameters.py defines. The scripts hand the module in where several of its values are needed."""
+    """The names that parameters.py defines. The scripts pass the module where several of its values are needed."""
 
     DATASET: DatasetPaths
     NETWORK: Network
@@ -320,7 +320,7 @@ class Parameters(Protocol):
 
 
 def check(*groups: Any) -> None:
-    """Raises UserError for the first value of these settings that is outside its range or none of its choices."""
+    """Raises UserError for the first value that is outside its range or not one of its choices."""
     for settings in groups:
         for item in dataclasses.fields(settings):
             value, allowed = getattr(settings, item.name), wanted(item)
@@ -335,7 +335,7 @@ def _is_allowed(value: Any, item: dataclasses.Field[Any]) -> bool:
 
 
 def wanted(item: dataclasses.Field[Any]) -> str | None:
-    """The values that a field allows, in words; None where any value of its type will do."""
+    """The values that a field allows, in words; None if it allows any value of its type."""
     choices, range = choices_of(item), item.metadata.get("range")
     several = typing.get_origin(item.type) is tuple
     if choices is not None:
@@ -346,7 +346,7 @@ def wanted(item: dataclasses.Field[Any]) -> str | None:
 
 
 def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
-    """The choices of a field; None where it has none."""
+    """The choices of a field; None if it has none."""
     choices = item.metadata.get("choices")
     if choices is None:
         return None
@@ -354,7 +354,7 @@ def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
 
 
 def check_types(settings: Any) -> None:
-    """Raises UserError when a value of `settings`, as parameters.py sets it, has another type than its field."""
+    """Raises UserError when a value of `settings`, as edited in parameters.py, does not have the type of its field."""
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         if typing.get_origin(item.type) is tuple:
@@ -379,7 +379,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def read_settings(settings: Settings, path: str | Path) -> Settings:
-    """`settings` with the values that the JSON file at `path` has. Raises UserError for a file that does not fit."""
+    """`settings` with the values from the JSON file at `path`. Raises UserError for a file that does not fit."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -390,7 +390,7 @@ def read_settings(settings: Settings, path: str | Path) -> Settings:
 
 
 def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
-    """`settings` with the `values` of `source`. Raises UserError for a name, type or choice that does not exist."""
+    """`settings` with the `values` of `source`. Raises UserError for an unknown name or choice, and a wrong type."""
     fields = {item.name: item for item in dataclasses.fields(settings)}  # type: ignore[arg-type]
     fitting: dict[str, Any] = {}
     for name, value in renamed(values).items():
@@ -406,10 +406,10 @@ def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> S
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` under today's names of the settings."""
+    """`values` with the present names of the settings."""
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def upgraded(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a file that an earlier version may have written, and the groups of settings among them, renamed."""
+    """The facts of a file, with present names even if an earlier version wrote it; includes the groups of settings."""
     return {name: renamed(value) if isinstance(value, dict) else value for name, value in renamed(facts).items()}

@@ -1,1 +1,1 @@
-"""FER2013: reading it, converting it, loading what was converted; drawn faces in its layout."""
+"""FER2013: reading, conversion, and loading of the converted dataset; drawn faces in the same layout."""

@@ -2,7 +2,7 @@
 
     manifest = convert("fer2013.csv", "fer2013_features", labels=range(7), arrays=["landmarks", "hog_features"])
 
-The folder holds `<Training|PublicTest|PrivateTest>/*.npy` and a `manifest.json`. It appears whole or not at all.
+The folder contains `<Training|PublicTest|PrivateTest>/*.npy` and a `manifest.json`. It appears only when complete.
 """
 
 import collections
@@ -35,9 +35,9 @@ from ferkit.features import PARTS, hog, landmarks
 from ferkit.files import whole_folder
 from ferkit.processes import follow_parent
 
-CHUNK = 64  # faces that a process takes at a time
-MOST_PROCESSES = 61  # as many as Windows can wait for
-HOG_IMAGES = "hog_images"  # pictures of the HOG, which no feature uses
+CHUNK = 64  # faces that a process extracts at a time
+MOST_PROCESSES = 61  # the most that Windows can wait for
+HOG_IMAGES = "hog_images"  # pictures of the HOG; no feature uses them
 
 
 @dataclass
@@ -60,14 +60,15 @@ def convert(
     processes: int = 1,
     shape_predictor_path: str = SHAPE_PREDICTOR,
 ) -> dict[str, Any]:
-    """Converts FER2013 at `source` into `folder`, which appears whole or not at all; returns its manifest.
+    """Converts FER2013 at `source` into `folder` and returns the manifest. The folder appears only when complete.
 
-    labels: the expressions to keep, ascending; they become 0…K-1. arrays: of "landmarks", "hog_features",
-    "hog_windows", "hog_images". limit: rows of each split to keep. Raises UserError when the source cannot be used.
+    labels: the expressions to keep, ascending; they become 0…K-1. arrays: any of "landmarks", "hog_features",
+    "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg: also writes the faces as
+    pictures. limit: how many rows of each split to keep. Raises UserError when the source or the folder cannot be used.
     """
     check_output(Path(folder), Path(source))
     if "landmarks" in arrays:
-        landmarks.load_shape_predictor(shape_predictor_path)  # first: it may be missing, and forked processes share it
+        landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
     splits, dropped = gather(fer2013.read(source), labels, limit)
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
@@ -97,7 +98,7 @@ def convert(
 
 
 def check_output(folder: Path, source: Path) -> None:
-    """Raises UserError where writing `folder` would destroy something that is not a converted dataset."""
+    """Raises UserError if `folder` cannot be written, or contains something other than a converted dataset."""
     if folder.resolve() in [source.resolve(), *source.resolve().parents]:
         raise UserError(f"the output {folder} would replace the input {source}: name another folder with --folder")
     if folder.exists() and not folder.is_dir():
@@ -116,9 +117,9 @@ def check_output(folder: Path, source: Path) -> None:
 def gather(
     rows: Iterable[fer2013.Row], labels: Sequence[int], limit: int | None
 ) -> tuple[dict[str, Faces], collections.Counter[str]]:
-    """The rows of the expressions `labels`, at most `limit` of each split, and the counts of rows dropped by reason.
+    """The rows with the expressions `labels`, at most `limit` per split, and the number of unusable rows by reason.
 
-    A row is kept or dropped whole: image and label cannot come apart.
+    Image and label of a row are kept or dropped together, so they always match.
     """
     splits = {split: Faces() for split in SPLITS}
     dropped: collections.Counter[str] = collections.Counter()
@@ -139,7 +140,7 @@ def gather(
 
 
 def write_split(folder: Path, faces: Faces, classes: int, one_hot: bool) -> None:
-    """`images.npy` (N, 48, 48) uint8 and `labels.npy`: one-hot (N, classes) float32, or indices (N,) int64."""
+    """Writes `images.npy` (N, 48, 48) uint8 and `labels.npy`: one-hot (N, classes) float32, or indices (N,) int64."""
     folder.mkdir()
     np.save(folder / "images.npy", np.stack(faces.images))
     indices = np.array(faces.labels, np.int64)
@@ -170,11 +171,12 @@ def extract_arrays(
 ) -> None:
     """Fills `folder/<split>/<array>.npy` from its `images.npy`, in several processes, with a progress bar.
 
-    The processes write straight into the arrays' files: nothing travels between them, and memory stays small.
+    The processes write directly into the arrays' files, so no arrays are sent between them and they need little memory.
+    Raises UserError when the disk has too little space.
     """
     shapes = {name: PARTS[name].shape if name in PARTS else (IMAGE_SIZE, IMAGE_SIZE) for name in arrays}
     needed = 4 * sum(counts.values()) * sum(int(np.prod(shape)) for shape in shapes.values())
-    free = shutil.disk_usage(folder).free  # asked beforehand: the arrays' files take their space only when filled
+    free = shutil.disk_usage(folder).free  # checked first: the files take up space only when filled
     if needed > free:
         raise UserError(f"the arrays take {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left")
     for split, count in counts.items():
@@ -190,7 +192,7 @@ def extract_arrays(
 def _extract_chunk(
     arrays: Sequence[str], jpg_names: Sequence[str] | None, shape_predictor_path: str, chunk: tuple[Path, int]
 ) -> int:
-    """Extracts the arrays of `CHUNK` faces from one row on; returns how many faces there were."""
+    """Extracts the arrays of `CHUNK` faces; returns their number. chunk: folder of the split, and first row."""
     folder, start = chunk
     images = np.load(folder / "images.npy", mmap_mode="r")[start : start + CHUNK]
     for name in arrays:
@@ -207,7 +209,7 @@ def _extract_chunk(
 
 def hog_images(images: np.ndarray) -> np.ndarray:
     """scikit-image's picture of each face's HOG: (N, 48, 48) uint8 -> (N, 48, 48) float32."""
-    from skimage.feature import hog as skimage_hog  # here, because it is slow to import and seldom asked for
+    from skimage.feature import hog as skimage_hog  # imported here: it is slow and rarely needed
 
     cell = (hog.FACE_CELL, hog.FACE_CELL)
     pictures = [skimage_hog(image, hog.ORIENTATIONS, cell, (1, 1), visualize=True)[1] for image in images]
@@ -215,7 +217,7 @@ def hog_images(images: np.ndarray) -> np.ndarray:
 
 
 def _write_jpgs(folder: Path, start: int, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
-    """`<expression>/<row>.jpg` for each face; row is its place in the split's arrays."""
+    """Writes `<expression>/<row>.jpg` for each face; row is its index in the split's arrays."""
     for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
         path = folder / names[label] / f"{row:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,9 +243,9 @@ def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _noted_interrupts() -> Iterator[list]:
-    """Ctrl-C is noted in the list, for it is lost, or hangs the pool, when it strikes while processes are started."""
+    """Records Ctrl-C in a list. Otherwise a Ctrl-C during the start of processes could get lost or hang the pool."""
     interrupts: list = []
-    if threading.current_thread() is not threading.main_thread():  # where signals never come
+    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
         yield interrupts
         return
     before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
@@ -254,7 +256,7 @@ def _noted_interrupts() -> Iterator[list]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that decide the arrays' values."""
+    """The versions of Python and of the packages that the arrays' values depend on."""
     packages = {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
     return {"python": ".".join(map(str, sys.version_info[:3])), **packages, "dlib": _dlib_version()}
 

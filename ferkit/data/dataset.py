@@ -1,4 +1,4 @@
-"""The converted dataset, checked against its manifest and against what the network is to be given.
+"""The converted dataset, checked against its manifest and against the network's input.
 
 data = open_dataset("fer2013_features")
 data.check("landmarks_hog", output_size=7)
@@ -21,7 +21,7 @@ from ferkit.errors import UserError, in_short
 from ferkit.files import recover_folder
 from ferkit.settings import DatasetPaths, upgraded
 
-MANIFEST_FORMAT = 1  # conversion writes it, loading asks for it
+MANIFEST_FORMAT = 1  # written by the conversion, required for loading
 CONVERT = "python convert_fer2013_to_images_and_landmarks.py"
 
 
@@ -39,9 +39,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A converted dataset's folder and what its manifest says.
+    """A converted dataset's folder and the contents of its manifest.
 
-    sample: (rows, seed) where only so many rows of Training are to be used, drawn at random.
+    sample: (rows, seed) to use only this number of rows of Training, drawn at random.
     """
 
     folder: Path
@@ -55,14 +55,14 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Tells datasets apart: the same for the same faces and labels in the same order, from whatever file."""
+        """Identifies the dataset: equal for equal faces and labels in the same order, whatever their source file."""
         faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
         facts = [self.expressions, faces]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def counts(self) -> dict[str, int]:
-        """Faces of each split that there is, or of Training's sample."""
+        """Number of faces in each existing split; for Training, in the sample if there is one."""
         counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
         if self.sample is not None:
             counts["Training"] = min(counts["Training"], self.sample[0])
@@ -70,11 +70,11 @@ class Dataset:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a saved model keeps of the dataset that it was trained on."""
+        """The facts about the training dataset that a saved model contains."""
         return {"source": self.manifest["source"], "fingerprint": self.fingerprint, "counts": self.counts}
 
     def sampled(self, rows: int, seed: int) -> "Dataset":
-        """The dataset with so many rows of Training, drawn at random; 0: all."""
+        """The dataset with only `rows` rows of Training, drawn at random; 0: all rows."""
         return replace(self, sample=(rows, seed)) if rows else self
 
     def feature_provenance(self, feature: str) -> dict[str, dict[str, Any]]:
@@ -101,7 +101,7 @@ class Dataset:
             )
 
     def load(self, split: str, feature: str) -> Split:
-        """The rows of `split` with the vectors of `feature`. Raises UserError when a file is not as recorded."""
+        """The rows of `split` with the vectors of `feature`. Raises UserError when a file does not match."""
         if split not in self.counts:
             raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
         count = self.manifest["splits"][split]["count"]
@@ -123,7 +123,7 @@ class Dataset:
         path = self.folder / split / f"{name}.npy"
         try:
             array = np.load(path, allow_pickle=False)
-        except Exception as error:  # a damaged header can raise nearly anything
+        except Exception as error:  # a damaged header can raise almost any error
             raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
         if array.shape != shape:
             raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
@@ -140,7 +140,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def open_dataset(folder: str | Path) -> Dataset:
-    """The converted dataset in `folder`. Raises UserError when there is none or its manifest is not one."""
+    """The converted dataset in `folder`. Raises UserError when there is none or its manifest is damaged."""
     recover_folder(folder)
     path = Path(folder) / "manifest.json"
     try:

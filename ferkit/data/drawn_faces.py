@@ -3,8 +3,8 @@
     python -m ferkit.data.drawn_faces --output=demo/fer2013.csv --training=2000 --public_test=300 --seed=0
     python -m ferkit.data.drawn_faces --photo=demo/photo.png
 
-Every face is drawn from numbers: who it is (`Person`), what it expresses (`Look`), and how it is lit and held. A
-network can learn the expressions, and a face detector finds the faces, without anybody's photograph.
+Every face is drawn from numbers: the person (`Person`), the expression (`Look`), the light and the pose. A network can
+learn the expressions and a face detector can find the faces, without photographs of real people.
 
 Positions are in face units: the 48×48 crop is the square from -1 to 1, x to the right and y downwards.
 """
@@ -28,7 +28,7 @@ from ferkit.processes import command
 
 OVERSAMPLING = 4  # a crop is drawn this many times larger, then shrunk, which smooths its edges
 PHOTO_OVERSAMPLING = 2
-SHIFT = 4  # OpenCV takes points as integers with this many fractional bits
+SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
 SHADE_REACH, SHADE_SIZE = 1.7, 96  # the shading covers -SHADE_REACH to SHADE_REACH with SHADE_SIZE² values
 SKULL = 1.38  # height of the head above its widest line
 GREY = np.array([0.114, 0.587, 0.299])  # weights of blue, green and red
@@ -38,7 +38,7 @@ Colour = np.ndarray  # blue, green, red: 0 to 255
 
 @dataclass(frozen=True)
 class Look:
-    """What a face expresses. The defaults are a neutral face; lengths are in face units."""
+    """The features of an expression. The defaults are a neutral face; lengths are in face units."""
 
     brow_inner: float = 0.0  # how far the brows' inner ends are raised
     brow_outer: float = 0.0  # how far their outer ends are raised
@@ -47,10 +47,10 @@ class Look:
     eye_open: float = 1.0  # height of the upper lid, relative
     lower_lid: float = 0.0  # share of the lower half of the eye that the cheek covers
     eye_droop: float = 0.0  # how far the outer corners of the eyes hang
-    mouth_width: float = 0.34  # half of it
+    mouth_width: float = 0.34  # half the width
     mouth_corner: float = 0.0  # how far the corners are raised
     mouth_upper: float = 0.0  # opening above the line between the corners
-    mouth_lower: float = 0.0  # opening below it
+    mouth_lower: float = 0.0  # opening below that line
     mouth_square: float = 0.0  # 0: the opening narrows evenly to the corners; 1: nearly a rectangle
     lips: float = 1.0  # thickness, relative
     teeth: float = 0.0  # share of the opening that the upper teeth fill
@@ -81,7 +81,7 @@ JITTER = Look(  # standard deviation of each length from face to face
     wrinkles=0.05,
     forehead=0.05,
 )
-LOOKS: dict[str, tuple[Look, ...]] = {  # the ways to show each expression, equally likely
+LOOKS: dict[str, tuple[Look, ...]] = {  # the variants of each expression, equally likely
     "Angry": (
         Look(
             brow_inner=-0.13,
@@ -291,44 +291,44 @@ LOOKS: dict[str, tuple[Look, ...]] = {  # the ways to show each expression, equa
 
 @dataclass(frozen=True)
 class Person:
-    """Whose face it is. Lengths are in face units."""
+    """A person's face. Lengths are in face units."""
 
     skin: Colour
     hair: Colour
     iris: Colour
     clothes: Colour
-    width: float  # half of the head's
+    width: float  # half the width of the head
     jaw: float  # 0.6: square, 0.9: pointed
-    chin: float  # the chin's y
+    chin: float  # y of the chin
     eye_x: float
     eye_y: float
-    eye_width: float  # half of it
-    brow_gap: float  # from eye to brow
+    eye_width: float  # half the width
+    brow_gap: float  # distance from eye to brow
     brow_thickness: float
     nose_y: float
     nose_width: float
     mouth_y: float
     lips: float
-    hairline: float  # its y above the nose; beyond -1 the crop shows no hair
+    hairline: float  # y of the hairline above the nose; beyond -1 the crop shows no hair
     parting: float  # how far the hairline leans
-    sideburns: float  # where the hair ends beside the face
+    sideburns: float  # y where the hair ends beside the face
     long_hair: bool
-    beard: float  # how dark
+    beard: float  # darkness of the beard
 
 
 class Canvas:
     """A picture to draw on in face units.
 
-    `picture` is grey (height, width) or BGR (height, width, 3), and changes in place; `matrix` (2, 3) takes face
-    units to its pixels; `yaw` is how far the middle of the face has turned aside.
+    `picture` is grey (height, width) or BGR (height, width, 3), and changes in place; `matrix` (2, 3) maps face units
+    to pixels; `yaw` is how far the middle of the face is turned to the side.
     """
 
     def __init__(self, picture: np.ndarray, matrix: np.ndarray, yaw: float = 0.0) -> None:
         self.picture, self.matrix, self.yaw = picture, matrix, yaw
-        self.unit = float(np.hypot(*matrix[:, 0]))  # pixels in a face unit
+        self.unit = float(np.hypot(*matrix[:, 0]))  # pixels per face unit
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, 2) in face units as OpenCV's fixed point pixels. A pixel's middle is its whole number."""
+        """Points (n, 2) in face units as OpenCV's fixed-point pixels. Whole numbers are the centres of pixels."""
         placed = turned(points, self.yaw) @ self.matrix[:, :2].T + (self.matrix[:, 2] - 0.5)
         return np.rint(placed * (1 << SHIFT)).astype(np.int32)
 
@@ -364,13 +364,13 @@ class Canvas:
 
 
 def turned(points: np.ndarray, yaw: float) -> np.ndarray:
-    """Points (n, 2) after a turn of the head: the middle of the face moves by `yaw`, its edges stay."""
+    """Points (n, 2) after a turn of the head: the middle of the face moves by `yaw`, the edges stay."""
     x = points[:, 0]
     return np.column_stack([x + yaw * np.maximum(0.0, 1.0 - x * x), points[:, 1]])
 
 
 def draw_look(expression: int, random: np.random.Generator) -> Look:
-    """One face's way of showing an expression: stronger or weaker, and a little its own."""
+    """A random variation of an expression: stronger or weaker, with small changes of its own."""
     looks = LOOKS[EMOTIONS[expression]]
     typical = np.array(dataclasses.astuple(looks[random.integers(len(looks))]))
     neutral = np.array(dataclasses.astuple(NEUTRAL))
@@ -379,7 +379,7 @@ def draw_look(expression: int, random: np.random.Generator) -> Look:
 
 
 def draw_person(random: np.random.Generator) -> Person:
-    """Somebody, chosen at random."""
+    """A random person."""
     skins = np.array([[150, 180, 225], [140, 170, 210], [110, 145, 190], [80, 115, 165], [60, 85, 130]])
     hairs = np.array([[20, 22, 28], [25, 35, 50], [35, 55, 85], [60, 100, 140], [115, 120, 125]])
     irises = np.array([[35, 50, 75], [25, 35, 50], [95, 75, 50], [60, 80, 60]])
@@ -411,8 +411,8 @@ def draw_person(random: np.random.Generator) -> Person:
 def shading(person: Person, look: Look, light: np.ndarray, yaw: float) -> np.ndarray:
     """How bright the skin is (SHADE_SIZE, SHADE_SIZE), 1 on average, as a sum of soft spots.
 
-    The dark eye sockets between a bright forehead, nose and cheeks are what face detectors look for. `light` is how
-    much brighter the right and the lower edge of the face are than its middle.
+    Face detectors look for dark eye sockets between a bright forehead, nose and cheeks. `light` is how much brighter
+    the right and the lower edge of the face are than its middle.
     """
     eye_x, eye_y, nose_y, nose_width, mouth_y = (
         person.eye_x, person.eye_y, person.nose_y, person.nose_width, person.mouth_y,
@@ -420,7 +420,7 @@ def shading(person: Person, look: Look, light: np.ndarray, yaw: float) -> np.nda
     lip = mouth_y + max(0.0, look.mouth_lower)
     corner_x, corner_y = look.mouth_width, mouth_y - look.mouth_corner
     cheek = 0.14 + 0.12 * max(0.0, look.mouth_corner) / 0.1
-    both = (  # x of the right one, y, width, height (standard deviations times √2), brightness
+    both = (  # x of the right spot, y, width, height (standard deviations times √2), brightness
         (eye_x, eye_y - 0.05, 0.24, 0.13, -0.30),
         (eye_x * 0.5, eye_y, 0.09, 0.15, -0.24),
         (eye_x, eye_y + 0.13, 0.15, 0.04, -0.10),
@@ -459,7 +459,7 @@ def shading(person: Person, look: Look, light: np.ndarray, yaw: float) -> np.nda
 
 
 def draw_head(canvas: Canvas, person: Person, look: Look, light: np.ndarray) -> None:
-    """Everything of a person that a crop or a photograph can show, from the back to the front."""
+    """Draws all parts of a person that a crop or a photograph can show, from the back to the front."""
     shade = shading(person, look, light, canvas.yaw)
     draw_body(canvas, person, shade)
     for sign in (-1, 1):
@@ -506,7 +506,7 @@ def draw_nose(canvas: Canvas, person: Person) -> None:
 
 
 def draw_mouth(canvas: Canvas, person: Person, look: Look) -> None:
-    """Lips, and between them the opening with the upper teeth."""
+    """The lips, and the opening with the upper teeth between them."""
     t = np.linspace(-1, 1, 21)
     x = t * max(0.12, look.mouth_width)
     line = person.mouth_y - look.mouth_corner * (t * t - 0.4)  # the corners rise, the middle sinks
@@ -590,12 +590,12 @@ def ellipse(x: float, y: float, width: float, height: float, start: float = 0, e
 
 
 def band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The outline (2n, 2) of what lies between two curves over the same x (n)."""
+    """The outline (2n, 2) of the area between two curves over the same x (n)."""
     return np.column_stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])])
 
 
 def pose(random: np.random.Generator, centre: tuple[float, float], half: float, freedom: float) -> np.ndarray:
-    """The matrix (2, 3) that places a face of `half` a crop's pixels round a centre, a little askew."""
+    """The matrix (2, 3) that places a face near `centre`, slightly turned. half: half the crop's side, in pixels."""
     angle, scale = np.radians(random.normal(0, 5 * freedom)), half * np.exp(random.normal(0, 0.04 * freedom))
     shift = random.normal(0, 0.035 * freedom, size=2) * half
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -603,7 +603,7 @@ def pose(random: np.random.Generator, centre: tuple[float, float], half: float, 
 
 
 def draw_face(expression: int, random: np.random.Generator, size: int = IMAGE_SIZE) -> np.ndarray:
-    """A grey face (size, size) uint8, cropped as FER2013's are. `expression` is a place in `EMOTIONS`."""
+    """A grey face (size, size) uint8, cropped like FER2013's. `expression` is an index of `EMOTIONS`."""
     large = size * OVERSAMPLING
     picture = draw_background(random, large, large, channels=1)
     canvas = Canvas(picture, pose(random, (large / 2, large / 2), large / 2, 1.0), random.normal(0, 0.06))
@@ -621,9 +621,9 @@ def draw_face(expression: int, random: np.random.Generator, size: int = IMAGE_SI
 def draw_photo(
     expressions: Sequence[int], random: np.random.Generator, height: int = 480, width: int = 640
 ) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """A BGR photograph (height, width, 3) of people, one for each expression, and their faces' boxes.
+    """A BGR photograph (height, width, 3) of people, one for each expression, and the boxes of their faces.
 
-    A box is (x, y, width, height), the square that FER2013 would have cropped.
+    A box is (x, y, width, height): the square that FER2013 would have cropped.
     """
     large = draw_background(random, height * PHOTO_OVERSAMPLING, width * PHOTO_OVERSAMPLING, channels=3)
     boxes = place_boxes(len(expressions), random, height, width)
@@ -639,13 +639,13 @@ def draw_photo(
 
 
 def draw_background(random: np.random.Generator, height: int, width: int, channels: int) -> np.ndarray:
-    """A blurred wall: soft patches only, so that no detector sees a face in it."""
+    """A blurred wall: soft patches only, so that detectors find no face in it."""
     patches = random.uniform(60, 195) + random.uniform(-25, 25, size=channels) + random.uniform(-20, 20, size=(4, 5, 1))
     return cv2.resize(patches.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
 
 def place_boxes(count: int, random: np.random.Generator, height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Square boxes (x, y, side, side) in as many rows as make the faces largest, with room for heads and necks."""
+    """Square boxes (x, y, side, side) with room for heads and necks, in the number of rows with the largest faces."""
 
     def largest(rows: int) -> float:
         return min(width / -(-count // rows) / 1.35, height / rows / 1.6)
@@ -668,7 +668,7 @@ def place_boxes(count: int, random: np.random.Generator, height: int, width: int
 def fer2013_rows(counts: Sequence[int], seed: int) -> Iterator[tuple[int, np.ndarray, str]]:
     """Label, face (48, 48) and split of every row: `counts[i]` rows of SPLITS[i], split after split as in FER2013.
 
-    A split's faces depend on the seed alone, not on how many faces the others have.
+    The faces of a split depend only on the seed, not on the number of faces in the other splits.
     """
     for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         random = np.random.default_rng([seed, number])
@@ -695,7 +695,7 @@ def write_photo(path: str | Path, expressions: Sequence[int], seed: int = 0) -> 
 
 
 def face_count(text: str) -> int:
-    """A flag's number of faces."""
+    """Parses a flag's number of faces."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of faces")
     return int(text)

@@ -1,6 +1,6 @@
-"""FER2013 as it is found: Kaggle's csv files, plain, compressed or in an archive, and folders of pictures.
+"""Reads FER2013 from Kaggle's csv files, plain, compressed or in an archive, and from folders of pictures.
 
-for row in read("fer2013.csv"):  # (split, label, face), or why the row cannot be used
+for row in read("fer2013.csv"):  # (split, label, face), or the reason why the row cannot be used
 """
 
 import bz2
@@ -39,9 +39,9 @@ Row = tuple[str, int, np.ndarray] | str
 
 
 def read(source: str) -> Iterator[Row]:
-    """The rows of FER2013 in their order, with a progress bar. Raises UserError when there is no FER2013 at `source`.
+    """The rows of FER2013 in order, with a progress bar. Raises UserError when there is no FER2013 at `source`.
 
-    A compressed file that turns out to be cut off raises it when the rows run out.
+    If a compressed file is cut off, the iterator raises UserError after the last readable row.
     """
     path = Path(source)
     if path.is_dir():
@@ -54,7 +54,7 @@ def read(source: str) -> Iterator[Row]:
 
 
 def hash_of(source: str) -> str:
-    """SHA-256 of the file; of a folder, of its pictures' names and contents."""
+    """SHA-256 of the file, or of the names and contents of the pictures in a folder."""
     digest = hashlib.sha256()
     path = Path(source)
     for file in pictures(path) if path.is_dir() else [path]:
@@ -65,7 +65,7 @@ def hash_of(source: str) -> str:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         except OSError:
-            if file == path:  # a folder's picture that cannot be read does not stop its conversion
+            if file == path:  # an unreadable picture in a folder does not stop the conversion
                 raise
     return digest.hexdigest()
 
@@ -81,7 +81,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
             for text in _texts(path, raw):
                 rows = csv.reader(text)
                 header = next(rows, [])
-                names = [heading.strip().lower() for heading in header]  # icml_face_data.csv has ' Usage', ' pixels'
+                names = [heading.strip().lower() for heading in header]  # icml_face_data.csv has leading spaces
                 seen = seen or bool(names)
                 if not set(COLUMNS) <= set(names):
                     continue
@@ -92,7 +92,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv ({error})") from error
     except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())  # tarfile's has several lines
+        reason = " ".join(str(error).split())  # tarfile's messages have several lines
         raise UserError(f"{path} is cut off, damaged or locked ({reason}): fetch it again") from error
     if not seen:
         raise UserError(f"{path} is empty, or an archive without a csv: fetch it again, or unpack it")
@@ -101,7 +101,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
-    """The file decompressed, as its suffixes say; of an archive, each csv in it."""
+    """The file, decompressed according to its suffixes; for an archive, each csv in it."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     last = suffixes[-1] if suffixes else ""
     if last == ".zip":
@@ -128,10 +128,10 @@ def _text(stream: IO[bytes]) -> io.TextIOBase:
 
 
 def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row:
-    """One row of the csv; a row that cannot be used becomes the reason why."""
+    """One row of the csv, or the reason why it cannot be used."""
     if len(fields) > width:
         return "too many fields"
-    padded = [*fields, *[""] * (width - len(fields))]  # the last row of a file that was cut off
+    padded = [*fields, *[""] * (width - len(fields))]  # the last row of a cut-off file may be too short
     emotion, pixels, usage = (padded[column] for column in columns)
     if usage.strip() not in SPLITS:
         return "unknown or missing Usage"
@@ -139,7 +139,7 @@ def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row
         return "label is not 0 to 6"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how NumPy before 2.3 tells of letters
+            warnings.simplefilter("error", DeprecationWarning)  # NumPy before 2.3 reports letters this way
             values = np.fromstring(pixels, dtype=np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         return "pixels are not whole numbers"
@@ -154,7 +154,7 @@ def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures of `<split>/<expression>/`, in the order of their names."""
+    """The pictures in `<split>/<expression>/`, sorted by name. Raises UserError when there is none."""
     found = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not found:
         raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
@@ -162,7 +162,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def _in_turn(paths: Sequence[Path]) -> list[Path]:
-    """One of each expression after another, so that the first rows of a split are a sample of it."""
+    """The paths with the expressions taking turns, so that the first rows of a split contain all expressions."""
     groups: dict[tuple[str | None, str], list[Path]] = {}
     for path in paths:
         groups.setdefault((_split_of(path), path.parts[-2].lower()), []).append(path)
@@ -170,13 +170,13 @@ def _in_turn(paths: Sequence[Path]) -> list[Path]:
 
 
 def _split_of(path: Path) -> str | None:
-    """A file name that begins with Training_, PublicTest_ or PrivateTest_ decides the split; else the folder does."""
+    """The split: from a file name that begins with Training_, PublicTest_ or PrivateTest_, else from the folder."""
     prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
     return prefix[1] if prefix else SPLIT_OF_FOLDER.get(path.parts[-3].lower())
 
 
 def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:
-    """The folder's pictures; those of another size are scaled to 48×48."""
+    """The rows of the folder's pictures. Pictures of another size are scaled to 48×48."""
     labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
     for path in tqdm(paths, desc="Reading", unit="picture"):
         split_folder, expression = path.parts[-3], path.parts[-2]

@@ -1,10 +1,10 @@
-"""The features of 48×48 grey faces: one registry and one code for conversion, training and prediction.
+"""The features of 48×48 grey faces: the same registry and code for conversion, training and prediction.
 
     extract(faces, "landmarks_hog_windows")  # (N, 48, 48) uint8 -> (N, 2728) float32
 
-A `Part` is an array that conversion writes, such as the landmarks. A `Feature` is a choice of `NETWORK.features`: the
-parts that are joined to one vector. A new feature is one new entry of `FEATURES`, and of `PARTS` where its values are
-new.
+A `Part` is an array that the conversion writes, such as the landmarks. A `Feature` is a choice of `NETWORK.features`: a
+list of parts that are concatenated into one vector. To add a feature, add an entry to `FEATURES`, and an entry to
+`PARTS` if it needs new values.
 """
 
 import math
@@ -22,12 +22,12 @@ from ferkit.features import hog, landmarks
 class Part:
     """An array with one row for each face.
 
-    flags: of the conversion, without the dashes; the first long one is the name in messages.
+    flags: flags of the conversion, without the dashes; the first long one is the name in messages.
     extract: (faces (N, 48, 48) uint8, path of the landmark predictor) -> (N, *shape) float32.
-    provenance: (path of the landmark predictor) -> what decides the values, as JSON has it. It is kept with the arrays
-    and in saved models, so that features which were computed otherwise are not mistaken for these.
+    provenance: (path of the landmark predictor) -> all that the values depend on, as JSON values. It is stored with the
+    arrays and in saved models, so that features that were computed differently are recognized as different.
     moved: (values (N, *shape) of faces, matrices (N, 2, 3), the moved faces (N, 48, 48)) -> values of the moved faces.
-    By default they are extracted anew.
+    By default these values are extracted again.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Numbers of one face."""
+        """How many numbers one face has."""
         return math.prod(self.shape)
 
     @property
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Feature:
-    """A choice of `NETWORK.features`: its parts in the order in which they are joined, and its name in reports."""
+    """A choice of `NETWORK.features`: its parts, in the order of concatenation, and its name in reports."""
 
     parts: tuple[str, ...]
     label: str
@@ -95,7 +95,7 @@ FEATURES: dict[str, Feature] = {
 
 
 def parts_of(feature: str) -> dict[str, Part]:
-    """The parts of a feature by their names, in the order in which they are joined."""
+    """The parts of a feature by name, in the order of concatenation."""
     return {name: PARTS[name] for name in FEATURES[feature].parts}
 
 
@@ -105,7 +105,7 @@ def size(feature: str) -> int:
 
 
 def columns(feature: str) -> dict[str, slice]:
-    """Where each part's values stand in the vector of a feature."""
+    """The positions of each part's values in the vector of a feature."""
     places, start = {}, 0
     for name, part in parts_of(feature).items():
         places[name] = slice(start, start + part.size)
@@ -120,19 +120,19 @@ def extract(faces: np.ndarray, feature: str, shape_predictor_path: str = SHAPE_P
 
 
 def join(parts: Mapping[str, np.ndarray], feature: str, count: int) -> np.ndarray:
-    """The arrays of `count` faces, side by side: (count, size(feature)) float32."""
+    """The concatenated arrays of `count` faces: (count, size(feature)) float32."""
     none = np.zeros((count, 0), np.float32)
     rows = (parts[name].reshape(count, part.size) for name, part in parts_of(feature).items())
     return np.concatenate([none, *rows], axis=1)
 
 
 def provenance(feature: str, shape_predictor_path: str = SHAPE_PREDICTOR) -> dict[str, dict[str, Any]]:
-    """What decides the values of a feature, for each of its parts."""
+    """All that the values of a feature depend on, for each of its parts."""
     return {name: part.provenance(shape_predictor_path) for name, part in parts_of(feature).items()}
 
 
 def moved(vectors: np.ndarray, feature: str, matrices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The vectors of moved faces: landmarks follow the face, HOG is computed anew.
+    """The vectors of moved faces: landmarks move with the face, HOG is computed again.
 
     vectors: (N, size) float32 before. matrices: (N, 2, 3), see transforms.affine. faces: (N, 48, 48) uint8 after.
     """

@@ -31,8 +31,8 @@ def windows(faces: np.ndarray) -> np.ndarray:
 class _Grid:
     """Windows along one axis of the face, each divided into whole cells; the other axis is divided alike.
 
-    A window knows nothing of the pixels around it, so its gradient across its own border is zero. Each cell's sum
-    is therefore two sums: over its pixels inside the window, and over those on the window's border.
+    A window is treated as a picture of its own, so the gradient across its border is zero. Each cell's sum therefore
+    consists of two sums: over its pixels inside the window, and over its pixels on the window's border.
     """
 
     def __init__(self, starts: range, window: int, cell: int):
@@ -53,7 +53,7 @@ class _Grid:
                 border.append(edge)
         self.inside = np.stack(inside)  # (cells, 48): 1 where the pixel is in the cell, and inside its window
         self.border = np.stack(border)  # (cells, 48): 1 where the pixel is in the cell, on its window's border
-        # All cells are computed as one table; this puts them in the order window row, window column, cell row, column.
+        # All cells are computed as one table. `order` sorts them by window row, window column, cell row, cell column.
         count = len(inside)
         self.order = np.array(
             [row * count + column for r in cells_of_window for c in cells_of_window for row in r for column in c]
@@ -75,8 +75,8 @@ def _window_grid() -> _Grid:
 def _gradient_tables() -> tuple[np.ndarray, np.ndarray]:
     """Magnitude (float32) and orientation bin (uint8) of every gradient, at [row + 255, column + 255].
 
-    Pixels are whole numbers, so there are only 511 × 511 gradients. The formulas, in float64, are scikit-image's:
-    angles that fall on the border of two bins then fall to the same side.
+    Pixels are whole numbers, so there are only 511 × 511 gradients. The formulas are scikit-image's, in float64, so
+    that angles on the border of two bins get the same bin as there.
     """
     rows, columns = np.mgrid[-255.0:256.0, -255.0:256.0]
     degrees = np.rad2deg(np.arctan2(rows, columns)) % 180
@@ -86,19 +86,19 @@ def _gradient_tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hog(faces: np.ndarray, grid: _Grid) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005) of each window's cells, blocks of one cell.
+    """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005) of each window's cells, in blocks of one cell.
 
-    Equals `skimage.feature.hog(window, 8, cell, (1, 1))` of every window, with the gradients computed once for all
+    Equals `skimage.feature.hog(window, 8, cell, (1, 1))` of every window, but computes the gradients once for all
     windows and the sums over cells as matrix products. faces: (N, 48, 48) uint8. Returns (N, grid.size) float32.
     """
     hog = np.empty((len(faces), grid.size), np.float32)
-    for start in range(0, len(faces), 16):  # few at a time: the planes of 16 faces fit a core's cache
+    for start in range(0, len(faces), 16):  # the planes of 16 faces fit into a core's cache
         hog[start : start + 16] = _hog_of_few(faces[start : start + 16], grid)
     return hog
 
 
 def _hog_of_few(faces: np.ndarray, grid: _Grid) -> np.ndarray:
-    pixels = faces.astype(np.int16, order="C")  # in another order in memory, BLAS rounds otherwise
+    pixels = faces.astype(np.int16, order="C")  # BLAS rounds differently for another memory order
     row_gradient = np.zeros_like(pixels)
     row_gradient[:, 1:-1] = pixels[:, 2:] - pixels[:, :-2]
     column_gradient = np.zeros_like(pixels)
@@ -109,8 +109,8 @@ def _hog_of_few(faces: np.ndarray, grid: _Grid) -> np.ndarray:
     magnitude, orientation = magnitudes[gradient], bins[gradient]
     planes = np.where(orientation[:, None] == np.arange(ORIENTATIONS)[:, None, None], magnitude[:, None], np.float32(0))
     sums = grid.inside @ planes @ grid.inside.T  # (N, orientations, cells, cells)
-    # On a window's top and bottom border only the column gradient is left, at 0 degrees; on the left and right border
-    # only the row gradient, at 90; in the corners nothing.
+    # The top and bottom borders of a window have only the column gradient, at 0 degrees. The left and right borders
+    # have only the row gradient, at 90 degrees. The corners have none.
     sums[:, bins[255, 256]] += grid.border @ np.abs(column_gradient, dtype=np.float32) @ grid.inside.T
     sums[:, bins[256, 255]] += grid.inside @ np.abs(row_gradient, dtype=np.float32) @ grid.border.T
 
@@ -119,7 +119,7 @@ def _hog_of_few(faces: np.ndarray, grid: _Grid) -> np.ndarray:
 
 
 def _l2_hys(histograms: np.ndarray) -> np.ndarray:
-    """Blocks normalized to length 1, cut at 0.2, and normalized again (Lowe's variant); each row is a block."""
+    """L2-Hys: each row (block) is normalized to length 1, clipped at 0.2, and normalized again (Lowe's variant)."""
     for ceiling in (0.2, None):
         length = np.sqrt(np.square(histograms).sum(axis=-1, keepdims=True) + 1e-10)
         histograms = histograms / length
@@ -128,5 +128,5 @@ def _l2_hys(histograms: np.ndarray) -> np.ndarray:
     return histograms
 
 
-FACE_SIZE = _face_grid().size  # numbers of one face
+FACE_SIZE = _face_grid().size  # how many numbers one face has
 WINDOWS_SIZE = _window_grid().size

@@ -13,7 +13,7 @@ from ferkit.constants import IMAGE_SIZE, SHAPE_PREDICTOR
 from ferkit.errors import UserError
 
 LANDMARKS = 68  # points of dlib's predictor
-# Which landmark each one becomes in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
+# Which landmark takes the place of each landmark in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
 MIRRORED = (
     *range(16, -1, -1),
     *range(26, 16, -1),
@@ -28,15 +28,15 @@ MIRRORED = (
 
 
 def extract(faces: np.ndarray, shape_predictor_path: str = SHAPE_PREDICTOR) -> np.ndarray:
-    """dlib's 68 facial landmarks (Kazemi and Sullivan, CVPR 2014), fitted to the whole picture as the face.
+    """dlib's 68 facial landmarks (Kazemi and Sullivan, CVPR 2014), where the whole picture is the face's box.
 
     faces: (N, 48, 48) uint8. Returns (N, 68, 2) float32, x then y, in pixels.
-    Raises UserError when the predictor's file is nowhere to be found, or is not one.
+    Raises UserError when the predictor's file is missing or invalid.
     """
-    import dlib  # here, because raw-pixel work needs none of it
+    import dlib  # imported here, because raw pixels do not need it
 
     predictor = load_shape_predictor(shape_predictor_path)
-    whole = dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)  # dlib's right and bottom are inclusive
+    whole = dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)  # right and bottom are inclusive
     points = np.empty((len(faces), LANDMARKS, 2), np.float32)
     for face, face_points in zip(faces, points, strict=True):
         face_points[:] = [(point.x, point.y) for point in predictor(np.ascontiguousarray(face), whole).parts()]
@@ -44,7 +44,7 @@ def extract(faces: np.ndarray, shape_predictor_path: str = SHAPE_PREDICTOR) -> n
 
 
 def moved(points: np.ndarray, matrices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Landmarks (N, 68, 2) of faces that were moved by `matrices` (N, 2, 3): a mirrored left eye is a right eye."""
+    """Landmarks (N, 68, 2) of faces after the moves `matrices` (N, 2, 3). A mirrored left eye becomes a right eye."""
     moved = points @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
     mirrored = np.linalg.det(matrices[:, :, :2]) < 0
     moved[mirrored] = moved[mirrored][:, MIRRORED]
@@ -52,19 +52,19 @@ def moved(points: np.ndarray, matrices: np.ndarray, faces: np.ndarray) -> np.nda
 
 
 def provenance(shape_predictor_path: str = SHAPE_PREDICTOR) -> dict[str, Any]:
-    """What decides the values: the predictor."""
+    """All that the landmarks depend on: the predictor."""
     return {"shape_predictor_sha256": _hash_of(find_shape_predictor(shape_predictor_path))}
 
 
 def load_shape_predictor(path: str = SHAPE_PREDICTOR) -> Callable:
-    """dlib's predictor, loaded once. Raises UserError when its file is nowhere to be found, or is not one."""
+    """dlib's predictor, loaded once. Raises UserError when its file is missing or invalid."""
     return _shape_predictor(find_shape_predictor(path))
 
 
 def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
-    """`path` where there is a file; of the predictor's own name, else the one that the installed package carries.
+    """`path` if there is a file; otherwise, if it has the predictor's usual name, the installed package's file.
 
-    Raises UserError when there is none.
+    Raises UserError when there is neither.
     """
     if Path(path).is_file():
         return path
@@ -73,7 +73,7 @@ def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
             f"no landmark predictor at {path}: name another with --shape_predictor_path or "
             f"DATASET.shape_predictor_path; {SHAPE_PREDICTOR} is the installed one"
         )
-    package = importlib.util.find_spec("face_recognition_models")  # found, not imported: its import is broken
+    package = importlib.util.find_spec("face_recognition_models")  # not imported: its import fails
     if package is not None and package.origin is not None:
         carried = Path(package.origin).parent / "models" / SHAPE_PREDICTOR
         if carried.is_file():

@@ -1,4 +1,4 @@
-"""What an architecture is, and how one is found by its name."""
+"""The definition of an architecture, and the search for one by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
 class Architecture:
     """The image branch of a network.
 
-    build: (layers, faces (N, 48, 48, 1)) -> (N, units) for each face.
-    joint: units that the image branch and the features are reduced to before they are joined.
-    published: it can be trained with the settings of the published experiments; others have settings of their own only.
+    build: (layers, faces (N, 48, 48, 1)) -> (N, units).
+    joint: number of units that the image branch and the features are each reduced to before concatenation.
+    published: whether it can be trained with the settings of the published experiments. Other architectures have only
+    their own settings.
     """
 
     build: "Callable[[Layers, Tensor], Tensor]"
@@ -25,7 +26,7 @@ class Architecture:
 
 
 def find_architecture(architectures: Mapping[str, Architecture], name: str) -> Architecture:
-    """The architecture of this name. Raises UserError when there is none."""
+    """The architecture with this name. Raises UserError when there is none."""
     if name not in architectures:
         raise UserError(f"there is no Model {name}: model.py has {', '.join(architectures)}")
     return architectures[name]

@@ -1,4 +1,4 @@
-"""Faces changed at random for training; their features follow.
+"""Random changes of the training faces and of their features.
 
 faces, vectors = augment(faces, vectors, "landmarks", AUGMENTATION, np.random.default_rng(0))
 """
@@ -14,16 +14,16 @@ from ferkit.settings import Augmentation
 from ferkit.transforms import affine, warp
 
 ERASED = (0.02, 0.2)  # least and greatest share of the face's area
-ERASED_ASPECT = 3.0  # the longer side of a rectangle is at most so many times its shorter one
+ERASED_ASPECT = 3.0  # greatest ratio of a rectangle's longer side to its shorter side
 
 
 def augment(
     faces: np.ndarray, vectors: np.ndarray, feature: str, settings: Augmentation, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch of faces, each changed at random as `settings` say, with the features of the changed faces.
+    """Changes each face of a batch at random according to `settings`; returns the faces and their new features.
 
-    faces: (N, 48, 48) uint8. vectors: (N, size) float32 of `feature`. Returns both in the same form; the arrays that
-    are given stay as they are.
+    faces: (N, 48, 48) uint8. vectors: (N, size) float32 of `feature`. The results have the same shapes and types. The
+    given arrays are not modified.
     """
     if not any(dataclasses.astuple(settings)):
         return faces, vectors
@@ -55,7 +55,7 @@ def _relit(faces: np.ndarray, settings: Augmentation, random: np.random.Generato
 
 
 def _erased(faces: np.ndarray, probability: float, random: np.random.Generator) -> np.ndarray:
-    """Random erasing (Zhong et al., AAAI 2020): it hides a part of the face, so that no single part decides."""
+    """Random erasing (Zhong et al., AAAI 2020): hides a part of the face, so that the network uses all parts."""
     erased = faces.copy()
     for row in np.flatnonzero(random.random(len(faces)) < probability):
         area = random.uniform(*ERASED) * IMAGE_SIZE**2

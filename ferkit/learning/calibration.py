@@ -1,4 +1,4 @@
-"""Calibration: how far confidence and accuracy lie apart, and the temperature that brings them together."""
+"""Calibration: the difference between confidence and accuracy, and the temperature that removes it."""
 
 import numpy as np
 
@@ -8,9 +8,10 @@ BINS = 15  # of the expected calibration error
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error (Guo et al., ICML 2017): how far confidence and accuracy lie apart, 0 to 1.
+    """Expected calibration error (Guo et al., ICML 2017): the difference of confidence and accuracy, 0 to 1.
 
-    Faces are grouped by their confidence into bins of equal width; the mean over all faces of their bin's difference.
+    Faces are grouped by confidence into bins of equal width. The result is the mean difference of the bins, weighted by
+    their numbers of faces.
     """
     confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -19,10 +20,10 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, from 0.1 to 10, at which the mean confidence is the accuracy.
+    """The temperature, from 0.1 to 10, at which the mean confidence equals the accuracy.
 
-    Where a network's confidence is not wrong by a temperature alone, the one at which the labels are likeliest (Guo et
-    al., ICML 2017) can leave it too low or too high for all faces together; this one cannot.
+    Guo et al. (ICML 2017) choose the temperature with the greatest likelihood of the labels. With that temperature, the
+    mean confidence of some networks is still too low or too high. This method avoids that.
     """
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     candidates = np.geomspace(0.1, 10, 401)

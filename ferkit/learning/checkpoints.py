@@ -1,4 +1,4 @@
-"""The folder that a training is resumed from: the last and the best epoch's weights, and the state."""
+"""The checkpoint folder: the weights of the last and the best epoch, and the state of the training."""
 
 import contextlib
 import dataclasses
@@ -18,9 +18,10 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
 
 
 class Checkpoints:
-    """The folder that a training is resumed from: the last and the best epoch's weights, and the state.
+    """The folder that a training is resumed from: the weights of the last and the best epoch, and the state.
 
-    The state is written last and names the epochs, so that a kill at any moment leaves a whole earlier state.
+    The state is written after the weights and names their epochs. If the process is killed, the previous state is still
+    complete.
     """
 
     def __init__(self, folder: Path):
@@ -29,7 +30,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other trainings out of the folder, as each would delete the other's weights. Raises UserError."""
+        """Locks the folder, as two trainings would delete each other's weights. Raises UserError if it is in use."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with lock(self.state_path) as locked:
             if not locked:
@@ -39,27 +40,27 @@ class Checkpoints:
             yield
 
     def weights(self, state: State, epoch: float) -> Path:
-        """Where an epoch's weights are; another training's never have the same name."""
+        """The path of an epoch's weights; no other training uses the same name."""
         return self.folder / f"{state.log}_epoch-{int(epoch)}"
 
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
         epoch = state.history[-1]["epoch"]
         try:
             graph.saver.save(session, str(self.weights(state, epoch)), write_meta_graph=False, write_state=False)
-        except Exception as error:  # TensorFlow's errors are none of the system's; a full disk is the likely one
+        except Exception as error:  # TensorFlow raises its own types, most likely for a full disk
             raise UserError(f"no checkpoint could be written to {self.folder}: {str(error).splitlines()[0]}") from error
         with whole_file(self.state_path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
 
     def tidy(self, state: State) -> None:
-        """Deletes all weights but the last and the best epoch's, those of an earlier training too."""
+        """Deletes all weights except those of the last and the best epoch, also weights of earlier trainings."""
         kept = {self.weights(state, row["epoch"]).name for row in (state.history[-1], state.best)}
         for file in self.folder.glob("*_epoch-*.*"):
             if file.name.split(".")[0] not in kept:
                 file.unlink()
 
     def read(self, run: Run) -> State:
-        """The state to resume `run` from. Raises CannotResume when there is none or it is another training's."""
+        """The state to resume `run` from. Raises CannotResume if it is missing, damaged or of another training."""
         settings = run.resumable()
         try:
             state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
@@ -67,9 +68,9 @@ class Checkpoints:
             whole = isinstance(state.settings, dict) and isinstance(state.log, str)
         except FileNotFoundError as error:
             raise CannotResume(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
-        except (OSError, MemoryError):  # which tell nothing of the training
+        except (OSError, MemoryError):  # not the fault of the saved training
             raise
-        except Exception as error:  # whatever somebody wrote into it
+        except Exception as error:  # invalid contents can raise almost any error
             raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
@@ -98,5 +99,5 @@ class Checkpoints:
             graph.saver.restore(session, str(path))
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise UserError(f"no memory for {path}: end other programs, and resume again") from error
-        except Exception as error:  # TensorFlow's errors share no narrower class
+        except Exception as error:  # TensorFlow's errors have no common base class
             raise CannotResume(f"{path} is missing or damaged: leave out --resume=yes") from error

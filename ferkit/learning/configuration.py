@@ -1,7 +1,7 @@
-"""The settings of a training, from parameters.py, the architecture's own, a file of hyperparameters, and the flags.
+"""The settings of a training, collected from parameters.py, a file of hyperparameters, and the flags.
 
-Later ones win: parameters.py, then OWN_SETTINGS (and TAUGHT_SETTINGS) where they apply, then the file of --hyperparams,
-then the flags.
+Later sources override earlier ones: the general settings of parameters.py, then its OWN_SETTINGS (and TAUGHT_SETTINGS)
+where they apply, then the file given with --hyperparams, then the flags.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from ferkit.settings import (
 
 
 class TrainingSettings(NamedTuple):
-    """The four groups of settings that decide a training."""
+    """The four groups of settings of a training."""
 
     network: Network
     hyperparams: Hyperparams
@@ -59,9 +59,9 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
 def training_settings(
     arguments: argparse.Namespace, parameters: Parameters, architectures: Mapping[str, Architecture]
 ) -> TrainingSettings:
-    """The settings that the flags ask for; `arguments` may lack any of them but `model`.
+    """The settings that the flags select. `arguments` must have `model`; every other flag may be missing.
 
-    Raises UserError when settings are asked for that the architecture does not have, and for values that do not fit.
+    Raises UserError for settings that the architecture does not have, and for values that do not fit.
     """
     model = arguments.model or parameters.NETWORK.model
     file = getattr(arguments, "hyperparams", None)
@@ -84,7 +84,7 @@ def training_settings(
 def own_settings(
     model: str, wanted: str | None, parameters: Parameters, architectures: Mapping[str, Architecture]
 ) -> dict[str, dict[str, Any]]:
-    """The settings that replace those of parameters.py for this architecture, each under the name of its source.
+    """The settings that replace the general ones of parameters.py for this architecture, by the name of their source.
 
     wanted: the value of --settings. Raises UserError when the architecture does not have them.
     """

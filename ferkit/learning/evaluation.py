@@ -19,11 +19,11 @@ from ferkit.files import whole_file
 from ferkit.learning.calibration import calibration_error
 from ferkit.learning.plots import draw_confusion_matrix
 
-EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split that chooses, the split that reports
+EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split to choose by, the split to report
 
 
 class Classifier(Protocol):
-    """What can be evaluated: a saved network, or a support vector machine."""
+    """A model that can be evaluated: a saved network, or a support vector machine."""
 
     @property
     def facts(self) -> dict[str, Any]: ...
@@ -43,10 +43,11 @@ class Classifier(Protocol):
 def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> dict[str, Any]:
     """Metrics of `model` on each evaluation split that `dataset` has, with the model's facts.
 
-    augmented: with test-time augmentation. Where the dataset has but some of the model's expressions, the model is
-    asked which of those it is.
+    augmented: with test-time augmentation. If the dataset has only some of the model's expressions, the model chooses
+    among these.
 
-    Raises UserError when the dataset lacks the model's features, or has others, or expressions that the model has not.
+    Raises UserError when the dataset lacks the model's features, has features that were computed differently, or has
+    expressions that the model does not know.
     """
     check_splits(dataset)
     if not set(dataset.expressions) <= set(model.expressions):
@@ -75,17 +76,17 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
 
 
 def _has_learned_all_of(model: Classifier, dataset: Dataset) -> bool:
-    """Whether the dataset's training faces are those of the model: of some of them, too many others would seem new."""
+    """Whether the dataset has all training faces of the model; otherwise some known faces would count as new."""
     known = model.facts.get("dataset", {}).get("counts", {}).get("Training")
     return set(dataset.expressions) == set(model.expressions) and known == dataset.counts.get("Training", 0)
 
 
 def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmented: bool = False) -> dict[str, Any]:
-    """Evaluates `model` as `evaluate` does; prints the report, and writes it into `folder` as JSON and a picture."""
+    """Evaluates `model` with `evaluate`, prints the report, and writes it into `folder` as JSON and as a picture."""
     metrics = evaluate(model, dataset, augmented)
     print(metrics_text(metrics))
     asked = len(metrics["expressions"])
-    suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # the model's own metrics stay
+    suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # does not replace the model's own metrics
     suffix += "_augmented" if augmented else ""
     numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
     write_metrics(metrics, numbers)
@@ -109,9 +110,9 @@ def split_metrics(
 ) -> dict[str, Any]:
     """Metrics of `model` on one split, with the confusion matrix and the seconds it took.
 
-    learned: the images (N, 48, 48) that the model was trained on, or None where they are not known: some of FER2013's
-    faces occur in two splits, and accuracy is also given for those that do not. expressions: the names of the labels,
-    where they are not all of the model's.
+    learned: the images (N, 48, 48) that the model was trained on, or None if they are not known. Some faces of FER2013
+    occur in two splits, so the accuracy is also given for the faces that are not in `learned`. expressions: the names
+    of the labels, if they are not all of the model's expressions.
     """
     expressions = expressions or model.expressions
     started = time.perf_counter()
@@ -136,12 +137,12 @@ def split_metrics(
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes) int64: a row for each label, a column for each prediction."""
+    """Counts (classes, classes) int64: one row per label, one column per prediction."""
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
 def scores(matrix: np.ndarray) -> dict[str, Any]:
-    """Accuracy, macro F1, and precision, recall, F1 and support of each class; 0 where a division has no meaning."""
+    """Accuracy, macro F1, and precision, recall, F1 and support of each class; 0 instead of a division by zero."""
     hits, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(support, 1)
@@ -158,7 +159,7 @@ def scores(matrix: np.ndarray) -> dict[str, Any]:
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
-    """The metrics for a reader: an accuracy a line, the table per expression, the time."""
+    """The metrics as text: the accuracies, one per line, a table of the expressions, and the time."""
     lines = []
     for split, name in EVALUATED.items():
         if split in metrics["splits"]:
@@ -183,6 +184,6 @@ def metrics_text(metrics: dict[str, Any]) -> str:
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:
-    """The metrics as JSON."""
+    """Writes the metrics as JSON."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The graph that learns, and the network that is saved.
+"""The TensorFlow graph for training, and the network in the form that is saved.
 
 graph = TrainingGraph(network, architecture, hyperparams, scaling, seed=0, steps=2912)
 flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, architecture, scaling)
@@ -16,15 +16,15 @@ from ferkit.learning.tflearn_compat import tf, tflearn
 from ferkit.processes import quiet
 from ferkit.settings import Hyperparams, Network
 
-FEATURE_UNITS = 1024  # of the fully connected layer that the landmarks and HOG go through
+FEATURE_UNITS = 1024  # units of the fully connected layer for landmarks and HOG
 
 
 class TrainingGraph:
-    """A network in training, in a graph of its own: feed `images`, `features` and `labels`, run `train`.
+    """A network in training, in its own graph: feed `images`, `features` and `labels`, and run `train`.
 
-    With a teacher, feed `taught` too: its probabilities (N, output_size).
-    Its randomness depends on `seed` and the step alone, so that a resumed run repeats the uninterrupted one. steps: of
-    the whole training, over which a cosine schedule falls.
+    With a teacher, also feed `taught`, the teacher's probabilities (N, output_size).
+    Random numbers depend only on `seed` and the step, so that a resumed training equals an uninterrupted one. steps:
+    number of steps of the whole training, for the cosine schedule.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TrainingGraph:
                 faces, vectors, targets = mixed(hyperparams.mixup, seed, self.step, faces, vectors, targets)
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)
             logits = build(faces, vectors, network, architecture, scaling, dropout)
-            weights = network_variables()  # now, before the optimizer adds its own beside them
+            weights = network_variables()  # before the optimizer adds its own variables
             self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
             self.accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), self.labels), tf.float32))
             objective = self.loss
@@ -61,7 +61,7 @@ class TrainingGraph:
                 kernels = [weight for weight in tf.trainable_variables() if weight.shape.rank > 1]
                 objective += hyperparams.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
             self.rate = learning_rate(hyperparams, self.step, steps)
-            with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's averages
+            with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # averages of batch normalization
                 self.train = optimizer(hyperparams, self.rate).minimize(objective, global_step=self.step)
             ema = None
             if hyperparams.ema_decay:
@@ -71,12 +71,12 @@ class TrainingGraph:
 
             images = tf.cast(self.images[..., None], tf.float32)
             self.logits = build(images, self.features, network, architecture, scaling, dropout=None, ema=ema)
-            self.predictions = tf.argmax(self.logits, 1)  # as inference computes them
-            self.saver = tf.train.Saver(max_to_keep=None)  # of the weights and the optimizer's memory of them
+            self.predictions = tf.argmax(self.logits, 1)  # computed as in inference
+            self.saver = tf.train.Saver(max_to_keep=None)  # saves the weights and the optimizer's variables
             self.initialize = tf.global_variables_initializer()
 
     def session(self, bfloat16: bool) -> Any:
-        """A session on this graph; with `bfloat16`, products are computed in bf16 and weights kept in fp32."""
+        """A session on this graph. With `bfloat16`, products are computed in bf16, and weights stay in fp32."""
         config = tf.ConfigProto()
         if bfloat16:
             rewrites = config.graph_options.rewrite_options
@@ -95,11 +95,11 @@ def inference_flatbuffer(
     averaged: bool = False,
     quantize: bool = False,
 ) -> bytes:
-    """The network of a checkpoint as a LiteRT flatbuffer from raw inputs to probabilities.
+    """The network of a checkpoint as a LiteRT flatbuffer that maps raw inputs to probabilities.
 
     Its inputs are `images` (N, 48, 48, 1) float32 of 0…255 and, for a network with features, `features` (N, size)
-    float32. averaged: with the exponential moving average (EMA) of the weights. quantize: 8-bit weights, while
-    activations are still computed from floats.
+    float32. averaged: use the exponential moving average (EMA) of the weights. quantize: store the weights in 8 bits;
+    activations are still computed as floats.
     """
     with tf.Graph().as_default(), quiet(), tf.Session() as session:
         images = tf.placeholder(tf.float32, (None, IMAGE_SIZE, IMAGE_SIZE, 1), "images")
@@ -125,16 +125,16 @@ def build(
     dropout: Dropout | None,
     ema: Any = None,
 ) -> Tensor:
-    """The network from raw inputs to logits (N, output_size); with `dropout` in training, without it in inference.
+    """The network from raw inputs to logits (N, output_size): with `dropout` for training, without it for inference.
 
     faces: (N, 48, 48, 1) float32 of 0…255. vectors: (N, size) float32. ema: TensorFlow's exponential moving average. A
-    second call in the same graph shares the weights of the first or, with `ema`, uses their averages.
+    second call in the same graph shares the weights of the first call or, with `ema`, uses their averages.
     """
     layers = Layers(network.batch_norm_conv, network.batch_norm_fc, dropout)
     if scaling is not None:
         faces = (faces - scaling.pixel_mean) / scaling.pixel_deviation
 
-    def averaged(getter: Any, name: str, *arguments: Any, **keywords: Any) -> Tensor:  # in place of each weight
+    def averaged(getter: Any, name: str, *arguments: Any, **keywords: Any) -> Tensor:  # replaces each weight
         return ema.average(getter(name, *arguments, **keywords))
 
     with tf.variable_scope("network", reuse=tf.AUTO_REUSE, custom_getter=averaged if ema else None):
@@ -150,22 +150,22 @@ def build(
 
 
 def network_variables() -> list[Any]:
-    """The weights of the network that the current graph holds, with batch normalization's averages."""
+    """The network's weights in the current graph, including the averages of batch normalization."""
     return tf.global_variables("network/")
 
 
 def smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
-    """One-hot labels (N, classes) of which `share` is spread evenly (Szegedy et al., CVPR 2016)."""
+    """One-hot labels (N, classes) with label smoothing: `share` is spread evenly (Szegedy et al., CVPR 2016)."""
     return tf.one_hot(labels, classes) * (1 - share) + share / classes
 
 
 def mixed(alpha: float, seed: int, step: Any, *batches: Tensor) -> list[Tensor]:
-    """Mixup (Zhang et al., ICLR 2018): each batch with its own reverse, in a share drawn from Beta(alpha, alpha).
+    """Mixup (Zhang et al., ICLR 2018): mixes each batch with its reverse, in a ratio drawn from Beta(alpha, alpha).
 
-    The share depends on the seed and the step alone.
+    The ratio depends only on the seed and the step.
     """
     seeds = tf.stack([tf.constant(seed * 1000 + 999, tf.int64), tf.cast(step, tf.int64)])
-    first, second = tf.unstack(tf.random.stateless_gamma([2], seeds, alpha))  # their share is Beta's
+    first, second = tf.unstack(tf.random.stateless_gamma([2], seeds, alpha))  # their ratio has the Beta distribution
     share = first / (first + second)
     return [share * batch + (1 - share) * tf.reverse(batch, [0]) for batch in batches]
 
@@ -185,7 +185,7 @@ def learning_rate(hyperparams: Hyperparams, step: Any, steps: int) -> Tensor:
 
 
 def optimizer(hyperparams: Hyperparams, rate: Tensor) -> Any:
-    """TFLearn's optimizer of that name."""
+    """The optimizer of the hyperparameters, from TFLearn."""
     parameter = hyperparams.optimizer_param
     optimizers = {
         "momentum": lambda: tflearn.Momentum(rate, momentum=parameter),

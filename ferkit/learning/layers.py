@@ -1,4 +1,4 @@
-"""The layers that architectures are built from, in TFLearn.
+"""The layers that architectures are built from, made with TFLearn.
 
 layers = Layers(batch_norm_conv=True, batch_norm_fc=False, dropout=Dropout(0.5, seed=0, step=step))
 vector = layers.dense(layers.flatten(layers.convolution(faces, 64, 5, pooled=True)), 1024)
@@ -16,10 +16,10 @@ Tensor = Any  # a tensor of TensorFlow, which has no types of its own to check
 
 
 class Layers:
-    """Makes the layers of one network, in training with `dropout`, in inference without it.
+    """Makes the layers of one network: with `dropout` for training, without it for inference.
 
-    Each layer has its number in the order in which it was asked for. A second object with the same calls therefore
-    makes the same network, and shares its weights where the scope of variables allows it.
+    Layers are numbered in the order of the calls. A second object with the same calls therefore makes the same network,
+    and shares the weights if the variable scope allows it.
     """
 
     def __init__(self, batch_norm_conv: bool, batch_norm_fc: bool, dropout: "Dropout | None") -> None:
@@ -27,9 +27,9 @@ class Layers:
         self._convolutions = self._dense = self._dropouts = 0
 
     def convolution(self, layer: Tensor, filters: int, side: int, pooled: bool = False) -> Tensor:
-        """Convolution with kernels of `side` × `side`, ReLU, batch normalization if set; (N, H, W, C) -> (N, H, W, K).
+        """Convolution with kernels of `side` × `side`, ReLU, batch normalization if set: (N, H, W, C) -> (N, H, W, K).
 
-        pooled: then the maximum of 3×3 pixels at every second pixel, which halves height and width.
+        pooled: adds max pooling of 3×3 pixels with stride 2, which halves height and width.
         """
         self._convolutions += 1
         scope = f"convolution_{self._convolutions}"
@@ -47,7 +47,7 @@ class Layers:
         return tflearn.flatten(layer)
 
     def dropout(self, layer: Tensor) -> Tensor:
-        """Dropout of its own, apart from that before each fully connected layer."""
+        """An additional dropout; `dense` has its own."""
         self._dropouts += 1
         return self._dropped(layer, 100 * (self._dropouts - 1))
 
@@ -57,7 +57,7 @@ class Layers:
         return self.fully_connected(self._dropped(layer, self._dense), units, f"dense_{self._dense}")
 
     def fully_connected(self, layer: Tensor, units: int, scope: str) -> Tensor:
-        """A fully connected layer with ReLU, without dropout, under a name of its own."""
+        """A fully connected layer with ReLU, without dropout, in its own variable scope."""
         layer = tflearn.fully_connected(layer, units, activation="relu", scope=scope)
         return batch_norm(layer, self._dropout is not None, f"{scope}_norm") if self._batch_norm_fc else layer
 
@@ -68,8 +68,8 @@ class Layers:
 def batch_norm(layer: Tensor, training: bool, scope: str) -> Tensor:
     """Batch normalization (Ioffe and Szegedy, ICML 2015) over all axes but the last.
 
-    In place of TFLearn's, which is unfused, hence slow, and decides between training and inference inside the graph,
-    which LiteRT's converter refuses.
+    It replaces TFLearn's layer. That layer is not fused, so it is slow, and it switches between training and inference
+    inside the graph, which LiteRT's converter does not accept.
     """
     channels = layer.shape[-1]
     with tf.variable_scope(scope):
@@ -77,7 +77,7 @@ def batch_norm(layer: Tensor, training: bool, scope: str) -> Tensor:
         offset = tf.get_variable("offset", channels, initializer=tf.zeros_initializer())
         mean = tf.get_variable("mean", channels, initializer=tf.zeros_initializer(), trainable=False)
         variance = tf.get_variable("variance", channels, initializer=tf.ones_initializer(), trainable=False)
-    image = layer if layer.shape.rank == 4 else layer[:, None, None, :]  # what the fused operation takes
+    image = layer if layer.shape.rank == 4 else layer[:, None, None, :]  # the fused operation needs 4 axes
     if training:
         normal, batch_mean, batch_variance = tf.nn.fused_batch_norm(image, scale, offset, epsilon=BATCH_NORM_EPSILON)
         for average, value in ((mean, batch_mean), (variance, batch_variance)):
@@ -92,14 +92,14 @@ def batch_norm(layer: Tensor, training: bool, scope: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout (Srivastava et al., JMLR 2014) whose choice depends on the seed, the layer and the step alone."""
+    """Dropout (Srivastava et al., JMLR 2014) that depends only on the seed, the layer and the step."""
 
     keep_prob: float
     seed: int
     step: Any  # a variable
 
     def __call__(self, layer: Tensor, number: int) -> Tensor:
-        """`layer` with each activation kept with probability keep_prob; `number` tells the layers apart."""
+        """`layer` with each activation kept with probability keep_prob. `number` identifies the layer."""
         seed = tf.stack([tf.constant(self.seed * 1000 + number, tf.int64), tf.cast(self.step, tf.int64)])
         kept = tf.random.stateless_uniform(tf.shape(layer), seed) < self.keep_prob
         return tf.where(kept, layer / self.keep_prob, tf.zeros_like(layer))

@@ -1,4 +1,4 @@
-"""Pictures of a training and an evaluation: the learning curve and the confusion matrix."""
+"""Pictures of training and evaluation: the learning curve and the confusion matrix."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from ferkit.files import whole_file
 
 
 def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Accuracy over a training's epochs as a picture. history: a row an epoch, as run.State has it."""
+    """Draws the accuracy over the epochs of a training. history: one row per epoch, as in run.State."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
@@ -30,9 +30,9 @@ def draw_learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> N
 
 
 def draw_confusion_matrix(metrics: Mapping[str, Any], path: Path, name: str = "") -> None:
-    """The confusion matrix of the last evaluated split as a picture: each row's shares, with the counts.
+    """Draws the confusion matrix of the last evaluated split: the shares of each row, with the counts.
 
-    name: of the model, for the title.
+    name: name of the model, for the title.
     """
     plt = pyplot()
     split, values = list(metrics["splits"].items())[-1]
@@ -57,7 +57,7 @@ def draw_confusion_matrix(metrics: Mapping[str, Any], path: Path, name: str = ""
 
 
 def pyplot() -> Any:
-    """matplotlib's plotting without a screen; here, because it is slow to import."""
+    """matplotlib.pyplot without a screen; imported when needed, because the import is slow."""
     import matplotlib
 
     matplotlib.use("Agg")

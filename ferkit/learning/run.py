@@ -1,4 +1,4 @@
-"""A training: all that decides it, how far it has come, and the ways in which it can end early."""
+"""A training: its inputs, its state, and the errors that end it early."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from ferkit.settings import Augmentation, Hyperparams, Network, Training
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that decides a training."""
+    """All inputs of a training."""
 
     dataset: Dataset
     architecture: Architecture
@@ -34,7 +34,7 @@ class Run:
 
     @functools.cached_property
     def teacher(self) -> Teacher | None:
-        """What is learned beside the labels, loaded when first asked for. Raises UserError when it cannot be used."""
+        """The teacher, loaded at the first access; None without one. Raises UserError when it cannot be used."""
         if not self.hyperparams.teacher_share:
             return None
         teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
@@ -48,13 +48,13 @@ class Run:
 
     @property
     def teacher_facts(self) -> dict[str, dict[str, Any]]:
-        """What tells the teacher from others, under its name; nothing without one."""
+        """The facts that identify the teacher, under the key "teacher"; empty without a teacher."""
         return {"teacher": self.teacher.facts} if self.teacher else {}
 
     def resumable(self) -> dict[str, Any]:
-        """What must not change between a training and its resumption; epochs only in a cosine."""
+        """The settings that must not change when a training is resumed; the number of epochs only for a cosine."""
         hyperparams = dataclasses.asdict(self.hyperparams)
-        del hyperparams["teacher"]  # wherever it lies, so long as it is the same
+        del hyperparams["teacher"]  # its path may change; teacher_facts identify it
         return {
             **dataclasses.asdict(self.network),
             **hyperparams,
@@ -70,34 +70,34 @@ class Run:
 
 @dataclasses.dataclass
 class State:
-    """How far a training has come; written after each epoch's checkpoint."""
+    """The progress of a training; written after each epoch's checkpoint."""
 
     settings: dict[str, Any]  # Run.resumable()
-    log: str  # name of the log's folder
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # one row an epoch
+    log: str  # name of the log folder
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # one row per epoch
 
     @property
     def best(self) -> dict[str, float]:
-        """The epoch of the highest validation accuracy, the first of equals; without validation, the last epoch."""
+        """The first epoch with the highest validation accuracy; without validation, the last epoch."""
         if math.isnan(self.history[-1]["validation_accuracy"]):
             return self.history[-1]
         return max(self.history, key=lambda row: row["validation_accuracy"])
 
 
 class Diverged(UserError):
-    """The loss is no number any more."""
+    """The loss or the weights became infinite or NaN."""
 
-    status = 3  # an outcome to report, unlike a mistake to mend
+    status = 3  # a result to report, not a mistake of the user
 
 
 class CannotResume(UserError):
-    """There is nothing to go on from: nothing at all, of another training, or damaged."""
+    """There is no state to resume from, or it is damaged or of another training."""
 
-    status = 4  # for those who start anew then
+    status = 4  # tells callers that they can start again from the beginning
 
 
 def check_steps(run: Run) -> None:
-    """Raises UserError when the warm-up would not end within the training."""
+    """Raises UserError when the warm-up is longer than the training."""
     if run.hyperparams.warmup_steps > run.steps:
         raise UserError(
             f"warmup_steps is {run.hyperparams.warmup_steps}, but the training has only {run.steps} steps: "
@@ -106,7 +106,7 @@ def check_steps(run: Run) -> None:
 
 
 def uses_bfloat16(training: Training) -> bool:
-    """The setting; "auto" is yes where the CPU multiplies bf16 itself, as elsewhere it would be slower than fp32."""
+    """The setting. "auto" means yes if the CPU has bf16 instructions; without them bf16 is slower than fp32."""
     if training.bfloat16 != "auto":
         return training.bfloat16 == "yes"
     try:

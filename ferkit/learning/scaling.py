@@ -1,4 +1,4 @@
-"""The means and deviations by which a network standardizes its inputs."""
+"""The means and standard deviations with which a network standardizes its inputs."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation of all pixels together, and of each number of the features."""
+    """Mean and standard deviation of all pixels together, and of each value of the features."""
 
     pixel_mean: float
     pixel_deviation: float
@@ -16,7 +16,7 @@ class Scaling:
 
     @staticmethod
     def of(faces: np.ndarray, vectors: np.ndarray) -> "Scaling":
-        """From the training set: (N, 48, 48) uint8 and (N, size) float32."""
+        """The scaling of a training set: faces (N, 48, 48) uint8, vectors (N, size) float32."""
         deviations = vectors.std(axis=0, dtype=np.float64)
         return Scaling(
             float(faces.mean()),

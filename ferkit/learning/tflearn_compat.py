@@ -1,8 +1,8 @@
 """TFLearn 0.5.0 on current TensorFlow and Pillow: `from ferkit.learning.tflearn_compat import tf, tflearn`.
 
-TFLearn's last release asks for two names that have since been renamed, and fails to import without them:
-TensorFlow's `nest.is_sequence` is now `is_nested`, and Pillow's `Image.ANTIALIAS` is now `LANCZOS`. TFLearn builds
-TensorFlow 1 graphs: importing it turns TensorFlow 2's behaviour off for the process, so `tf` here is the v1 interface.
+The last release of TFLearn imports two names that have since been renamed: TensorFlow's `nest.is_sequence` is now
+`is_nested`, and Pillow's `Image.ANTIALIAS` is now `LANCZOS`. TFLearn builds TensorFlow 1 graphs. Its import turns off
+TensorFlow 2's behaviour for the whole process, so `tf` here is the v1 interface.
 """
 
 import os

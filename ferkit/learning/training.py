@@ -1,4 +1,4 @@
-"""Training: epoch after epoch, until the best one is saved.
+"""Training: runs the epochs and saves the best one.
 
 state = train(Run(dataset, architecture, network, hyperparams, training))
 """
@@ -38,7 +38,7 @@ VALIDATION_BATCH = 256
 
 
 def check_places(training: Training) -> None:
-    """Raises UserError where something could not be written after hours of training."""
+    """Raises UserError when a result could not be written, so that it does not fail after hours of training."""
     if Path(training.save_model_path).is_dir():
         raise UserError(
             f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
@@ -50,7 +50,7 @@ def check_places(training: Training) -> None:
 
 
 def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
-    """Raises UserError when the saved model would replace its teacher, which a resumption needs."""
+    """Raises UserError when the saved model would replace its teacher: a resumed training needs the teacher again."""
     place, teacher = Path(training.save_model_path), Path(find_teacher(hyperparams.teacher))
     saved = hyperparams.teacher_share > 0 and training.save_model
     if saved and place.exists() and teacher.exists() and place.samefile(teacher):
@@ -58,11 +58,12 @@ def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
 
 
 def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] | None = None) -> State:
-    """Trains a network and saves the best epoch's; on Ctrl-C or divergence, the best of the finished epochs'.
+    """Trains a network and saves its best epoch. After Ctrl-C or divergence, saves the best of the finished epochs.
 
-    after_epoch: told of each finished epoch.
-    Raises UserError when the dataset does not fit the network, when there is nothing to resume or it was another
-    training, when another process trains in the same checkpoint folder, and when the loss is no number any more.
+    after_epoch: called after each epoch.
+    Raises UserError when the dataset does not fit the network, when another process trains in the same checkpoint
+    folder, when the checkpoint to resume is missing or of another training (CannotResume), and when the loss or the
+    weights become infinite or NaN (Diverged).
     """
     run.dataset.check(run.network.features, run.network.output_size)
     check_steps(run)
@@ -83,7 +84,7 @@ def _train(
     validation: Split | None,
     after_epoch: Callable[[State], None] | None,
 ) -> State:
-    """What `train` does once the checkpoint folder is its own."""
+    """The training itself, after `train` has locked the checkpoint folder."""
     from ferkit.learning.graph import TrainingGraph  # TensorFlow is slow to import
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
@@ -102,7 +103,7 @@ def _train(
                 row = train_epoch(run, graph, session, learn, validation, epoch)
                 longer = dataclasses.replace(state, history=[*state.history, row])
                 checkpoints.write(graph, session, longer)
-                state = longer  # only now: an epoch counts once its weights are on disk
+                state = longer  # an epoch counts only when its weights are on disk
                 checkpoints.tidy(state)
                 write_logs(Path(run.training.logs_folder) / state.log, state)
                 if after_epoch is not None:
@@ -121,7 +122,7 @@ def _train(
 def train_epoch(
     run: Run, graph: "TrainingGraph", session: Any, learn: Split, validation: Split | None, epoch: int
 ) -> dict[str, float]:
-    """One pass over the training set and one over the validation set; returns the history's row."""
+    """Trains one epoch and validates it; returns its row of the history. Raises Diverged."""
     started = time.perf_counter()
     loss_sum = accuracy_sum = 0.0
     name = f"Epoch {epoch}/{run.training.epochs}"
@@ -138,7 +139,7 @@ def train_epoch(
             progress.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{accuracy_sum / count:.1%}")
     validated = math.nan if validation is None else validate(graph, session, validation)
     feed = {graph.images: learn.images[:VALIDATION_BATCH], graph.features: learn.features[:VALIDATION_BATCH]}
-    if not np.isfinite(session.run(graph.logits, feed)).all():  # a loss is of the weights before its step
+    if not np.isfinite(session.run(graph.logits, feed)).all():  # the last loss was computed before the last update
         raise Diverged(f"the weights are no numbers after epoch {epoch}: try a lower --learning_rate")
     if validation is not None:
         print(f"Epoch {epoch}: validation accuracy {validated:.1%}", flush=True)
@@ -152,9 +153,9 @@ def train_epoch(
 
 
 def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndarray | None]]:
-    """The faces of each step, changed at random, and what the teacher makes of them where there is one.
+    """The randomly changed faces of each step, and the teacher's probabilities if there is a teacher.
 
-    Made while the step before is computed; from seed and epoch alone.
+    A thread prepares each batch during the previous step. The batches depend only on the seed and the epoch.
     """
     rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
 
@@ -175,14 +176,14 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The rows of each step, from `seed` and `epoch` alone. What does not fill a batch sits this epoch out."""
+    """The rows of each step. They depend only on `seed` and `epoch`. Rows that do not fill a batch are left out."""
     order = np.random.default_rng((seed, epoch)).permutation(count)
     steps = max(1, count // batch_size)
     return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
 
 
 def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
-    """Accuracy of the network as it is now."""
+    """Accuracy of the network in its present state."""
     hits = 0
     for start in range(0, len(split), VALIDATION_BATCH):
         rows = slice(start, start + VALIDATION_BATCH)
@@ -196,7 +197,7 @@ def log_name(network: Network) -> str:
 
 
 def write_logs(folder: Path, state: State) -> None:
-    """The history as `history.csv`, and its last row for TensorBoard."""
+    """Writes the history as `history.csv`, and its last row for TensorBoard."""
     from ferkit.learning.tflearn_compat import tf
 
     history = pd.DataFrame(state.history).astype({"epoch": int})
@@ -209,7 +210,7 @@ def write_logs(folder: Path, state: State) -> None:
 
 
 def save(run: Run, state: State, checkpoints: Checkpoints, scaling: Scaling | None, validation: Split | None) -> None:
-    """Writes the best epoch's network with its facts to the saved model."""
+    """Writes the network of the best epoch and its facts to the saved model."""
     from ferkit.learning.graph import inference_flatbuffer
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
@@ -224,7 +225,7 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: Scaling | No
         if accuracy is not None:
             before = facts["validation_accuracy_unquantized"]
             print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
-    smoothing = run.hyperparams.label_smoothing * (1 - run.hyperparams.teacher_share)  # a teacher's are not smoothed
+    smoothing = run.hyperparams.label_smoothing * (1 - run.hyperparams.teacher_share)  # only the labels are smoothed
     facts |= calibration_of(flatbuffer, facts, validation, smoothing)
     path = run.training.save_model_path
     saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
@@ -233,7 +234,7 @@ def save(run: Run, state: State, checkpoints: Checkpoints, scaling: Scaling | No
 
 
 def facts_of(run: Run, state: State) -> dict[str, Any]:
-    """What the saved model carries besides its network: how to use it, and how it came about."""
+    """The facts in the saved model: how to use the network, and how it was trained."""
     return {
         "expressions": list(run.dataset.expressions),
         "features": run.network.features,
@@ -253,7 +254,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
 
 
 def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | None:
-    """Accuracy of the very thing that is saved, or None without a split to measure it on."""
+    """Accuracy of the network in its saved form; None without a split."""
     if split is None:
         return None
     probabilities = saved_model.SavedModel(flatbuffer, facts).predict(split.images, split.features)
@@ -261,7 +262,7 @@ def accuracy_of(flatbuffer: bytes, facts: dict, split: Split | None) -> float | 
 
 
 def calibration_of(flatbuffer: bytes, facts: dict, split: Split | None, smoothing: float) -> dict[str, float]:
-    """The facts that make the model's confidence fit its accuracy on `split`, with and without augmentation."""
+    """The calibration facts: they fit confidence to accuracy on `split`, with and without test-time augmentation."""
     facts = {**facts, "label_smoothing": smoothing}
     if split is None:
         return {"label_smoothing": smoothing}

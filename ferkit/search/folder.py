@@ -1,4 +1,4 @@
-"""The folder of a search, which belongs to one search and to one process at a time."""
+"""The folder of a search. It belongs to one search, and only one process at a time may write to it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from ferkit.search import report
 from ferkit.search.local import STATE
 from ferkit.search.trials import Trial
 
-ORIGIN = "origin.txt"  # says of which search the results in the folder are
+ORIGIN = "origin.txt"  # names the search that the results in the folder belong to
 HERE = "a search on this machine"
 
 
 @contextlib.contextmanager
 def own(folder: Path, origin: str) -> Iterator[bool]:
-    """Whether this process alone may write `folder`. Raises UserError when its files are another search's."""
+    """Locks `folder`. Gives whether the lock was free. Raises UserError when the files belong to another search."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -31,7 +31,7 @@ def own(folder: Path, origin: str) -> Iterator[bool]:
 
 
 def origin_of(folder: Path) -> str | None:
-    """Where the trials are of which `folder` has files; None without files."""
+    """Where the trials are whose results are in `folder`; None if it has no results."""
     try:
         return (folder / ORIGIN).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def origin_of(folder: Path) -> str | None:
 def write_search(
     settings: dict[str, Any], trials: Sequence[Trial], usual: TrainingSettings, dataset: str, folder: Path, origin: str
 ) -> None:
-    """Writes the files of the result, and prints what they are good for. For the arguments see training_command."""
+    """Writes the files of the result, and prints how to use them. For the arguments see report.training_command."""
     with whole_file(folder / ORIGIN) as temporary:
         temporary.write_text(f"{origin}\n", encoding="utf-8")
     report.write_results(settings, trials, folder)

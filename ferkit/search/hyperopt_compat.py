@@ -1,7 +1,8 @@
-"""What hyperopt 0.3.0's MongoDB engine calls on PyMongo 3 and PyMongo 4 has no more: `OldDatabase(client, "faces")`.
+"""Lets the MongoDB engine of hyperopt 0.3.0 run with PyMongo 4: `OldDatabase(client, "faces")`.
 
-Only the calls that optimize_hyperparams.py leads to are put back; hyperopt's others (`update`, `remove`, `count`,
-`authenticate`) are done here by PyMongo 4's own.
+The engine uses methods of PyMongo 3 that PyMongo 4 no longer has. This module restores only those that
+optimize_hyperparams.py needs. The toolkit uses PyMongo 4's own methods in place of hyperopt's other old calls
+(`update`, `remove`, `count`, `authenticate`).
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from pymongo.database import Database
 
 
 class OldDatabase(Database):
-    """A database whose collections have the old calls too."""
+    """A database whose collections also have the old methods."""
 
     def __getitem__(self, name: str) -> "OldCollection":
         return OldCollection(self, name)

@@ -1,4 +1,4 @@
-"""A search on one machine: trial after trial, each of them on disk as soon as it is finished."""
+"""A search on one machine: one trial after another. Each trial is written to disk as soon as it is finished."""
 
 import dataclasses
 import sys
@@ -20,10 +20,11 @@ STATE = "state.json"
 def search(
     settings: dict[str, Any], max_evals: int, dataset: str, folder: Path, trial_command: Sequence[str]
 ) -> list[Trial]:
-    """Trains trial after trial until there are `max_evals`; goes on with those that `folder` has.
+    """Trains one trial after another until there are `max_evals`, including those already in `folder`; returns all.
 
-    dataset: its folder. trial_command: see trial.run_trial. Raises UserError when the folder's search is another one,
-    or damaged, and when trial after trial fails for one reason: a full disk, say, must not use up the search.
+    dataset: folder of the dataset. trial_command: see trial.run_trial. Raises UserError when `folder` has a different
+    or damaged search. Also raises it when several trials in a row fail for the same reason, such as a full disk, so
+    that the other trials are not wasted.
     """
     state = folder / STATE
     known, trials = read_state(state) or (settings, [])
@@ -36,7 +37,7 @@ def search(
     try:
         while len(trials) < max_evals:
             trial = try_next(settings, trials, max_evals, dataset, trial_command)
-            with uninterrupted():  # a trial that was reported is kept
+            with uninterrupted():  # a finished trial is always kept
                 trials.append(trial)
                 write_state(state, settings, trials)
             report.write_results(settings, trials, folder)
@@ -56,7 +57,7 @@ def search(
 def try_next(
     settings: dict[str, Any], trials: Sequence[Trial], max_evals: int, dataset: str, trial_command: Sequence[str]
 ) -> Trial:
-    """Trains the next trial and says what became of it."""
+    """Trains the next trial and returns its result."""
     number = len(trials) + 1
     values = suggest(settings, trials, number)
     chosen = parameters(settings, values)

@@ -1,15 +1,16 @@
-"""A hyperparameter search across machines, over hyperopt's MongoDB engine: one driver, any number of workers.
+"""A hyperparameter search across machines with hyperopt's MongoDB engine: one driver, any number of workers.
 
 server = connect("mongodb://host:27017/faces", os.environ)
 trials = lead(server, "default", settings, optimizer)  # the driver
-work(server, "default", "fer2013_features")  # a worker
+work(server, "default", "fer2013_features", ARCHITECTURES, TRIAL_COMMAND)  # a worker
 
-The database is hyperopt's: `jobs` are its trials, `drivers` has a document for each search, `job_ids` counts; `workers`
-is added. hyperopt's own driver pickles the objective into the database, and its worker runs whatever pickle it finds
-there. Here nothing in the database is code: the driver queues what TPE suggests, and a worker reserves a job and trains
-with its settings, which are JSON, and its values, which are numbers.
+The database has hyperopt's collections: `jobs` contains the trials, `drivers` one document per search, and `job_ids` a
+counter. This module adds `workers`. hyperopt's own driver stores the objective as a pickle in the database, and its
+worker runs any pickle that it finds there. Here the database contains no code: the driver queues the suggestions of
+TPE. A worker reserves a job and trains with its settings, which are JSON, and its values, which are numbers.
 
-Who is alive is seen by counters that go on counting, never by a clock, as clocks of different machines differ.
+A process counts as alive while its counter in the database increases. Time stamps are not used, because the clocks of
+different machines differ.
 """
 
 import contextlib
@@ -43,13 +44,13 @@ from ferkit.search.trials import FAILURES, Trial, best, check_trial, is_hopeless
 from ferkit.settings import Optimizer, upgraded
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
-REACHED_WITHIN = 5.0  # seconds
-ANSWERED_WITHIN = 20.0  # seconds; who waits at a dead connection has to beat again within the usual heartbeat
+REACHED_WITHIN = 5.0  # seconds to wait for a connection
+ANSWERED_WITHIN = 20.0  # seconds to wait for an answer; less than the default heartbeat, so that a beat is not missed
 PATIENCE = 600.0  # seconds for which a lost server is tried again
 EXAMPLE = "mongodb://host/faces"
-POLL = 0.5  # seconds between two looks at the database
-ATTEMPTS = 3  # a trial whose worker goes silent so often has failed
-LONGEST_LOOK = 4  # polls; of a longer time between two looks no more counts as silence
+POLL = 0.5  # seconds between two checks of the database
+ATTEMPTS = 3  # a trial has failed after this many workers have gone silent
+LONGEST_LOOK = 4  # in polls: a longer time between two checks counts as silence only up to this
 NEW, RUNNING, DONE = 0, 1, 2  # hyperopt's states of a job
 
 Result = TypeVar("Result")
@@ -60,7 +61,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Server:
-    """A database that answers, its name without user and password, and the user's name."""
+    """A connected database, its name without user and password, and the name of the user."""
 
     database: OldDatabase
     place: str
@@ -75,15 +76,15 @@ class Server:
         return self.database.drivers
 
     def mended(self) -> contextlib.AbstractContextManager[None]:
-        """Turns PyMongo's errors into one line without the address."""
+        """Turns PyMongo's errors into a one-line UserError without the address."""
         return _mended(self.place, self.user)
 
 
 def connect(address: str, environment: Mapping[str, str]) -> Server:
-    """Opens the database at `address`; user and password may be in the environment instead.
+    """Opens the database at `address`. User and password may be in the environment instead of the address.
 
-    A user is looked up in `admin`, unless the address says authSource. Raises UserError, in which the password never
-    is, when the address is none or nobody answers.
+    The user is looked up in the database `admin`, unless the address has an authSource. Raises UserError when the
+    address is invalid or no server answers; its text never contains the password.
     """
     parts = _parts(address)
     hosts = ", ".join(f"{host}:{port}" if port else host for host, port in parts["nodelist"])
@@ -113,12 +114,12 @@ def connect(address: str, environment: Mapping[str, str]) -> Server:
             **login,
         )
         server = Server(OldDatabase(client, name), place, user)
-        server.searches.find_one()  # asks for the right to read it, too
+        server.searches.find_one()  # also checks the right to read it
     return server
 
 
 def _parts(address: str) -> dict[str, Any]:
-    """The address as PyMongo reads it. Raises UserError, without any of its text, which may be of the password."""
+    """The address as parsed by PyMongo. Raises UserError without any text of the address, which may have a password."""
     try:
         if "@" in address.partition("://")[2].partition("?")[0].partition("/")[2]:
             raise ValueError("a password with a '/', of which PyMongo would take the beginning for host and port")
@@ -134,7 +135,7 @@ def _parts(address: str) -> dict[str, Any]:
 def _is_valid(address: str) -> bool:
     try:
         return "database" in parse_uri(address)
-    except Exception:  # of many kinds
+    except Exception:  # PyMongo raises many types
         return False
 
 
@@ -162,11 +163,11 @@ def _mended(place: str, user: str | None) -> Iterator[None]:
 
 
 def patiently(server: Server, action: Callable[[], Result], when_lost: Callable[[], None] = lambda: None) -> Result:
-    """What `action` returns, tried again while the server is lost; `when_lost` is called at each failure.
+    """Runs `action` and returns its result; repeats it while the server is lost. Each failure calls `when_lost`.
 
     Raises UserError when the server stays lost for longer than PATIENCE.
     """
-    lost = None  # since when
+    lost = None  # since this time
     while True:
         try:
             result = action()
@@ -185,7 +186,7 @@ def patiently(server: Server, action: Callable[[], Result], when_lost: Callable[
 
 
 class Heartbeat(threading.Thread):
-    """Runs `beat` at an interval of so many seconds until closed; `lost` once it has said that nobody is there."""
+    """Runs `beat` every `interval` seconds until closed. `lost` becomes true when `beat` returns false."""
 
     def __init__(self, beat: Callable[[], bool], interval: float) -> None:
         super().__init__(daemon=True)
@@ -193,7 +194,7 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(self.interval):
-            with contextlib.suppress(PyMongoError):  # the next one may reach it
+            with contextlib.suppress(PyMongoError):  # the next beat may succeed
                 self.lost = self.lost or not self.beat()
 
     def __enter__(self) -> "Heartbeat":
@@ -207,12 +208,13 @@ class Heartbeat(threading.Thread):
 
 @dataclass
 class HeartbeatMonitor:
-    """Tells by counters who is alive: `silent(who, count)` is for how many seconds the count has stood still.
+    """Checks with counters who is alive: `silent(who, count)` gives the seconds for which `count` has not changed.
 
-    Only while somebody looked: while the server, or the way to it, was gone, nobody could give a sign of life.
+    Only time during which this process could reach the server counts, because otherwise no process could have changed
+    its counter.
     """
 
-    seen: dict[Any, tuple[Any, float, float]] = field(default_factory=dict)  # count, its silence, the last look
+    seen: dict[Any, tuple[Any, float, float]] = field(default_factory=dict)  # count, seconds of silence, last check
 
     def forget(self) -> None:
         self.seen.clear()
@@ -226,20 +228,20 @@ class HeartbeatMonitor:
 
 
 def name_of_process() -> str:
-    """Tells processes apart, also two of the same number on machines of the same name."""
+    """A name that is unique even for processes with the same number on machines with the same name."""
     return f"{platform.node() or 'machine'}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
 
 
 def shown(name: str) -> str:
-    """Machine and process of a name."""
+    """The machine and the process number in a name."""
     return ":".join(name.split(":")[:2])
 
 
-# --- what the database has -------------------------------------------------------------------------------------------
+# --- contents of the database ----------------------------------------------------------------------------------------
 
 
 def find_search(server: Server, name: str) -> dict[str, Any]:
-    """The document of the search. Raises UserError when there is none, naming those that there are."""
+    """The document of the search. Raises UserError when there is none; the message lists the existing searches."""
     document = server.searches.find_one({"exp_key": name})
     if document is None:
         others = ", ".join(sorted(server.searches.distinct("exp_key")))
@@ -253,7 +255,7 @@ def find_search(server: Server, name: str) -> dict[str, Any]:
 
 
 def settings_in(server: Server, document: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a search's document. Raises UserError when it is damaged, or of another version."""
+    """The settings in a search's document. Raises UserError when it is damaged or from another version."""
     with understood(f"search {document['exp_key']} in {server.place}"):
         settings = upgraded(json.loads(document["settings"]))
         check_kept(document["format"], settings)
@@ -276,7 +278,7 @@ def finished_trials(server: Server, name: str) -> list[Trial]:
 
 
 def trial_of(job: dict[str, Any]) -> Trial:
-    """The trial of a finished job. Raises an exception, of whatever kind, for one that no worker has finished."""
+    """The trial of a finished job. Raises an exception of any type if the job's contents are not valid."""
     result, misc = job["result"], job["misc"]
     outcome = {name: result[name] for name in ("accuracies", "seconds", "reason")}
     trial = Trial(
@@ -287,7 +289,7 @@ def trial_of(job: dict[str, Any]) -> Trial:
 
 
 def finish(server: Server, job: dict[str, Any], trial: Trial) -> bool:
-    """Records the trial; False when the job has been given to somebody else meanwhile."""
+    """Records the trial. Returns False if the job has been given to another worker in the meantime."""
     result = {
         **trial.result,
         "outcome": trial.status,
@@ -300,11 +302,11 @@ def finish(server: Server, job: dict[str, Any], trial: Trial) -> bool:
     done = {"$set": {"state": DONE, "result": result}, "$currentDate": {"refresh_time": True}, "$inc": {"version": 1}}
     if server.jobs.update_one({**mine, "state": RUNNING}, done).matched_count:
         return True
-    return server.jobs.find_one({**mine, "state": DONE}) is not None  # a repetition, after an answer that was lost
+    return server.jobs.find_one({**mine, "state": DONE}) is not None  # recorded before, but the answer was lost
 
 
 def give_back(server: Server, job: dict[str, Any], failed_attempts: int = 0) -> bool:
-    """Puts a job back into the queue; False when it has been finished or given back meanwhile."""
+    """Puts a job back into the queue. Returns False if it has been finished or given back in the meantime."""
     mine = {"_id": job["_id"], "owner": job["owner"], "state": RUNNING}
     change = {"$set": {"state": NEW, "owner": None}, "$inc": {"version": 1, "attempts": failed_attempts}}
     return server.jobs.update_one(mine, change).matched_count > 0
@@ -316,8 +318,8 @@ def give_back(server: Server, job: dict[str, Any], failed_attempts: int = 0) -> 
 def lead(server: Server, name: str, settings: dict[str, Any], optimizer: Optimizer, asked: bool = True) -> list[Trial]:
     """Queues trials for the workers until `max_evals` are finished; returns them.
 
-    asked: whether the user asked for the optimizer's heartbeat, and is to be told when it stays another. Raises
-    UserError when the database's search of that name is another one, or has a driver at work.
+    asked: whether the user chose the optimizer's heartbeat; a message then appears if the search keeps another one.
+    Raises UserError when the search with this name has other settings, or another driver that is alive.
     """
     with server.mended():
         heartbeat = begin(server, name, settings, optimizer.heartbeat)
@@ -333,7 +335,7 @@ def lead(server: Server, name: str, settings: dict[str, Any], optimizer: Optimiz
 
 
 def begin(server: Server, name: str, settings: dict[str, Any], heartbeat: float) -> float:
-    """Makes the search if there is none; returns its heartbeat, which stays the first as its workers beat by that."""
+    """Makes the search if there is none; returns its heartbeat, which never changes because its workers use it."""
     facts = {"format": FORMAT, "settings": json.dumps(settings), "heartbeat": heartbeat, "commit": commit()}
     new = {**facts, "driver": None, "beat": 0, "finished": False}
     server.searches.create_index("exp_key", unique=True)
@@ -381,7 +383,7 @@ def leading(server: Server, name: str, heartbeat: float) -> Iterator[Heartbeat]:
 
 
 class Driver:
-    """Keeps the queue filled, brings back the jobs of dead workers, and tells of finished trials."""
+    """Keeps the queue filled, puts jobs of dead workers back into the queue, and reports finished trials."""
 
     def __init__(
         self, server: Server, name: str, settings: dict[str, Any], max_evals: int, heartbeat: float, heart: Heartbeat
@@ -392,9 +394,9 @@ class Driver:
         self.server, self.name, self.settings = server, name, settings
         self.max_evals, self.heartbeat, self.heart = max_evals, heartbeat, heart
         database = server.database
-        files = gridfs.GridFS(database)  # which hyperopt asks for; it stays empty
+        files = gridfs.GridFS(database)  # required by hyperopt; it stays empty
         jobs = MongoJobs(database, database.jobs, files, database.client, tunnel=None, config_name="spec")
-        database.job_ids.update_one({"a": 0}, {"$setOnInsert": {"last_id": 0}}, upsert=True)  # or it waits for one
+        database.job_ids.update_one({"a": 0}, {"$setOnInsert": {"last_id": 0}}, upsert=True)  # hyperopt needs one
         self.history = MongoTrials(jobs, exp_key=name, refresh=False)
         self.pulse = HeartbeatMonitor()
         self.told: set[int] = set()
@@ -431,14 +433,14 @@ class Driver:
         return trials
 
     def patiently(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns; an outage of the server is held against nobody."""
+        """Like `patiently` above; time without the server does not count as silence of workers."""
         return patiently(self.server, action, when_lost=self.pulse.forget)
 
     def count_finished(self) -> int:
         return self.server.jobs.count_documents({"exp_key": self.name, "state": DONE})
 
     def live_workers(self) -> int:
-        """How many workers have given a sign of life; forgets the others."""
+        """The number of workers whose counters still increase; deletes the others."""
         alive = 0
         for worker in list(self.server.database.workers.find({"exp_key": self.name})):
             if self.pulse.silent(worker["_id"], worker["beat"]) < self.heartbeat:
@@ -448,7 +450,7 @@ class Driver:
         return alive
 
     def bring_back(self) -> None:
-        """Puts the jobs of silent workers back into the queue; one that silenced several has failed."""
+        """Puts the jobs of silent workers back into the queue. A job has failed after ATTEMPTS silent workers."""
         for job in list(self.server.jobs.find({"exp_key": self.name, "state": RUNNING})):
             if self.pulse.silent(job["_id"], (job["owner"], job.get("beat"))) < self.heartbeat:
                 continue
@@ -464,9 +466,10 @@ class Driver:
                 finish(self.server, job, lost)
 
     def fill_queue(self, workers: int) -> None:
-        """Has a job for every live worker and one to spare: what waits longer was suggested knowing less.
+        """Fills the queue to one job for every live worker and one more.
 
-        This is hyperopt's max_queue_len, following the number of workers.
+        A longer queue would be worse: jobs that are suggested earlier are based on fewer results. This corresponds to
+        hyperopt's max_queue_len, adapted to the number of workers.
         """
         jobs = self.server.jobs
         total = jobs.count_documents({"exp_key": self.name})
@@ -495,10 +498,11 @@ class Driver:
 def work(
     server: Server, name: str, folder: str, architectures: Mapping[str, Architecture], trial_command: Sequence[str]
 ) -> int:
-    """Trains what the search wants trained until it is finished; returns how many trials that were.
+    """Trains trials of the search until it is finished; returns their number.
 
-    folder: of the dataset. trial_command: see trial.run_trial. Raises UserError when it is another dataset than the
-    search's, and when trial after trial fails here: a machine without TensorFlow, say, must not use up the search.
+    folder: folder of the dataset. trial_command: see trial.run_trial. Raises UserError when the dataset is not the one
+    of the search. Also raises it when several trials in a row fail for the same reason on this machine, for example
+    without TensorFlow, so that the other trials are not wasted.
     """
     with server.mended():
         search = find_search(server, name)
@@ -526,14 +530,14 @@ def work(
 
 
 def check_worker(settings: dict[str, Any], folder: str, architectures: Mapping[str, Architecture], search: str) -> None:
-    """Raises UserError unless the search's trials can be trained with this dataset."""
+    """Raises UserError if the trials of the search cannot be trained with this dataset."""
     job = {"settings": settings, "parameters": {}, "folder": folder, "place": ""}
     check_same(run_of(job, architectures), settings, search)
 
 
 @contextlib.contextmanager
 def present(server: Server, name: str, me: str, heartbeat: float) -> Iterator[None]:
-    """Counts among the search's workers while in the block."""
+    """Registers this process as a worker of the search while the block runs."""
     workers = server.database.workers
 
     def beat() -> bool:
@@ -550,12 +554,12 @@ def present(server: Server, name: str, me: str, heartbeat: float) -> Iterator[No
 
 
 def reserve(server: Server, name: str, me: str) -> dict[str, Any] | None:
-    """A job for this worker, by hyperopt's own reservation; None when there is none."""
+    """Reserves a job for this worker with hyperopt's own method; None if there is no job."""
     from hyperopt.mongoexp import MongoJobs
 
     database = server.database
     jobs = MongoJobs(database, database.jobs, gfs=None, conn=database.client, tunnel=None, config_name="spec")
-    return jobs.reserve(f"{me}:{uuid.uuid4().hex[:6]}", exp_key=name)  # a name that no other reservation has
+    return jobs.reserve(f"{me}:{uuid.uuid4().hex[:6]}", exp_key=name)  # unique for each reservation
 
 
 def evaluate(
@@ -567,9 +571,9 @@ def evaluate(
     heartbeat: float,
     trial_command: Sequence[str],
 ) -> Trial | None:
-    """Trains a reserved job and records what became of it; None when somebody else has been given it meanwhile.
+    """Trains a reserved job and records the result; None if the job was given to another worker in the meantime.
 
-    Gives it back when this process is told to end.
+    If this process is interrupted or told to end, the job goes back into the queue.
     """
     mine = {"_id": job["_id"], "owner": job["owner"], "state": RUNNING}
 
@@ -593,7 +597,7 @@ def evaluate(
             trial = Trial(number, values, chosen, **dataclasses.asdict(outcome))
             recorded = patiently(server, lambda: finish(server, job, trial))
     except BaseException:
-        with contextlib.suppress(ConnectionFailure, OSError):  # the latter of a closed terminal
+        with contextlib.suppress(ConnectionFailure, OSError):  # OSError: from a closed terminal
             if give_back(server, job):
                 print(f"\nTrial {number} goes back to the queue", file=sys.stderr)
         raise

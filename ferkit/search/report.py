@@ -1,6 +1,6 @@
-"""What a hyperparameter search shows: a line for each trial, the table of all, and their files.
+"""The output of a hyperparameter search: a line for each trial, a table of all trials, and files.
 
-print(report(trials))
+print(trials_table(trials))
 write_results(settings, trials, folder)
 draw(settings, trials, folder)
 """
@@ -31,7 +31,7 @@ def counted(number: int) -> str:
 
 
 def line(trial: Trial, total: int, leader: Trial | None) -> str:
-    """What became of a trial. leader: the best one so far."""
+    """One line with the result of a trial. leader: the best trial so far."""
     return f"Trial {trial.number}/{total}: {described(trial.parameters)}: {ending(trial, leader)}"
 
 
@@ -48,7 +48,7 @@ def ending(trial: Trial, leader: Trial | None) -> str:
 
 
 def trials_table(trials: Sequence[Trial]) -> str:
-    """The table of the trials, the best first, and what became of how many."""
+    """The table of the trials, the best first, and the number of trials with each outcome."""
     ranked = sorted(trials, key=lambda trial: -1 if trial.accuracy is None else trial.accuracy, reverse=True)
     rows = [{**_row(trial), **{k: _number(v) for k, v in trial.parameters.items()}} for trial in ranked[:SHOWN]]
     lines = []
@@ -73,16 +73,16 @@ def verdict(trials: Sequence[Trial]) -> str:
 
 
 def training_command(settings: dict[str, Any], usual: TrainingSettings, dataset: str, folder: Path) -> str:
-    """What trains with the best hyperparameters. It leaves the number of epochs to the user.
+    """The command that trains with the best hyperparameters. The user chooses the number of epochs.
 
-    usual: what train.py trains this model with when no other flag is given. dataset: its folder.
+    usual: settings with which train.py trains this model if no other flag is given. dataset: folder of the dataset.
     """
     flags = [*_flags(settings, usual, dataset), f"--hyperparams={folder / BEST}"]
     return f"python train.py --train=yes {shlex.join(flags)}"
 
 
 def _flags(settings: dict[str, Any], usual: TrainingSettings, dataset: str) -> list[str]:
-    """The flags that make train.py's network and augmentation those of the search."""
+    """The flags with which train.py uses the network and the augmentation of the search."""
     wanted = {**settings["network"], **settings["augmentation"]}
     given = [f"--model={settings['network']['model']}"]
     for name, value in {name: value for part in usual for name, value in dataclasses.asdict(part).items()}.items():
@@ -111,7 +111,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def write_results(settings: dict[str, Any], trials: Sequence[Trial], folder: Path) -> None:
-    """`trials.csv`, and once a trial has succeeded `best_hyperparams.json` as train.py takes it."""
+    """Writes `trials.csv` and, if a trial has succeeded, `best_hyperparams.json` for train.py."""
     with whole_file(folder / "trials.csv") as temporary:
         pd.DataFrame([_row(trial) for trial in trials]).to_csv(temporary, index=False)
     winner = best(trials)
@@ -122,7 +122,7 @@ def write_results(settings: dict[str, Any], trials: Sequence[Trial], folder: Pat
 
 
 def draw(settings: dict[str, Any], trials: Sequence[Trial], folder: Path) -> list[Path]:
-    """Two pictures: the best accuracy so far over the trials, and each parameter against the accuracy."""
+    """Draws two pictures: the best accuracy so far over the trials, and the accuracy over each parameter."""
     succeeded = [trial for trial in trials if trial.accuracy is not None]
     if not succeeded:
         return []
@@ -140,7 +140,7 @@ def draw_progress(trials: Sequence[Trial], path: Path) -> Path:
     reached = [(number, leader.accuracy) for number, leader in leaders if leader is not None]
     axes.step(*zip(*reached, strict=True), where="post", color="C2", label="best so far")
     failed = [trial.number for trial in trials if trial.accuracy is None]
-    if failed:  # without an accuracy: at the foot of the picture
+    if failed:  # they have no accuracy and are drawn at the bottom
         floor = axes.get_xaxis_transform()
         axes.scatter(failed, [0.02] * len(failed), marker="x", c="C3", label="failed", transform=floor)
     axes.yaxis.set_major_formatter("{x:.0%}")

@@ -1,4 +1,4 @@
-"""The space of a search as hyperopt has it, and the next point to try in it.
+"""The space of a search in hyperopt's form, and the suggestion of the next point to try.
 
 values = suggest(settings, trials, number=8)
 hyperparams = parameters(settings, values)
@@ -21,13 +21,13 @@ RANGES = ("learning_rate", "learning_rate_decay", "optimizer_param", "keep_prob"
 
 
 def space(settings: dict[str, Any]) -> dict[str, Any]:
-    """The space as hyperopt has it: a learning rate by its logarithm, each optimizer with its own parameter."""
+    """The space in hyperopt's form: the learning rate on a logarithmic scale, each optimizer with its own parameter."""
     from hyperopt import hp
 
     bounds = settings["space"]
     optimizers = [{"optimizer": name} for name in bounds["optimizer"]]
     for option in optimizers:
-        if option["optimizer"] != "adagrad":  # which has none
+        if option["optimizer"] != "adagrad":  # adagrad has no parameter
             option["optimizer_param"] = hp.uniform(f"{option['optimizer']}_param", *bounds["optimizer_param"])
     sought = {"optimizer": hp.choice("optimizer", optimizers) if len(optimizers) > 1 else optimizers[0]}
     for name in RANGES:
@@ -39,7 +39,7 @@ def space(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def parameters(settings: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
-    """The searched hyperparameters that hyperopt's `values` stand for."""
+    """The searched hyperparameters that correspond to hyperopt's `values`."""
     from hyperopt import space_eval
 
     found = space_eval(space(settings), values)
@@ -49,19 +49,19 @@ def parameters(settings: dict[str, Any], values: dict[str, float]) -> dict[str, 
 
 
 def domain(settings: dict[str, Any]) -> "hyperopt.base.Domain":
-    """The space as hyperopt's algorithms take it. Nothing is ever evaluated, hence pickled, through it."""
+    """The space as a Domain for hyperopt's algorithms. It never evaluates anything, so nothing is pickled."""
     from hyperopt.base import Domain
 
     made = Domain(None, space(settings))
-    made.cmd = ("optimize_hyperparams",)  # which hyperopt's own worker refuses
+    made.cmd = ("optimize_hyperparams",)  # hyperopt's own worker refuses this command
     return made
 
 
 def propose(settings: dict[str, Any], history: "hyperopt.Trials", number: int, tid: int) -> dict[str, Any]:
-    """hyperopt's document of trial `number`, by TPE (Bergstra et al., NIPS 2011).
+    """Suggests trial `number` with TPE (Bergstra et al., NIPS 2011); returns hyperopt's document of the trial.
 
-    It depends on the seed, the number and the history alone, so that a resumed search makes the same suggestions. tid:
-    hyperopt's number of the trial.
+    The suggestion depends only on the seed, the number and the history, so that a resumed search makes the same
+    suggestions. tid: hyperopt's number of the trial.
     """
     from hyperopt import tpe
 
@@ -72,7 +72,7 @@ def propose(settings: dict[str, Any], history: "hyperopt.Trials", number: int, t
 
 
 def suggest(settings: dict[str, Any], trials: Sequence[Trial], number: int) -> dict[str, float]:
-    """hyperopt's values of trial `number`, from those before it."""
+    """hyperopt's values for trial `number`, suggested from the earlier trials."""
     import hyperopt
 
     history, labels = hyperopt.Trials(), list(domain(settings).params)
@@ -91,6 +91,6 @@ def suggest(settings: dict[str, Any], trials: Sequence[Trial], number: int) -> d
 
 
 def values_of(document: dict[str, Any]) -> dict[str, float]:
-    """The values in a document of hyperopt's, whose lists are empty for what does not apply."""
+    """The values in one of hyperopt's documents. A list there is empty if the parameter does not apply."""
     values = {label: value[0] for label, value in document["misc"]["vals"].items() if len(value)}
     return {label: value.item() if isinstance(value, np.generic) else value for label, value in values.items()}

@@ -1,4 +1,4 @@
-"""What decides a search, and how a search is kept on disk.
+"""The settings of a search, and the state of a search on disk.
 
 settings = search_settings(run, OPTIMIZER)
 write_state(path, settings, trials)
@@ -30,22 +30,22 @@ from ferkit.settings import (
 )
 
 FORMAT = 1
-TRAINED = ("epochs", "seed", "bfloat16")  # the fields of Training that decide a search
+TRAINED = ("epochs", "seed", "bfloat16")  # the fields of Training that affect a search
 
 
-# --- what decides a search -------------------------------------------------------------------------------------------
+# --- the settings of a search ----------------------------------------------------------------------------------------
 
 
 def search_settings(run: Run, optimizer: Optimizer) -> dict[str, Any]:
-    """All that decides a search's outcome, as JSON has it. Raises UserError for a search that cannot work.
+    """All settings that the result of a search depends on, as JSON values. Raises UserError if they cannot work.
 
-    run: what each trial trains, whose searched hyperparameters are left out.
+    run: the training of each trial; its values of the searched hyperparameters are left out.
     """
     check_search(run, optimizer)
     space = {name: getattr(optimizer, name) for name in ("optimizer", *RANGES)}
     space["optimizer"] = optimizer.optimizer or (run.hyperparams.optimizer,)
     if run.hyperparams.schedule == "cosine":
-        del space["learning_rate_decay"]  # without effect
+        del space["learning_rate_decay"]  # it has no effect
     fixed = {name: value for name, value in dataclasses.asdict(run.hyperparams).items() if name not in space}
     if len(space["optimizer"]) == 1:
         (fixed["optimizer"],) = space["optimizer"]
@@ -63,11 +63,11 @@ def search_settings(run: Run, optimizer: Optimizer) -> dict[str, Any]:
         "feature_provenance": run.dataset.feature_provenance(run.network.features),
         **run.teacher_facts,
     }
-    return json.loads(json.dumps(settings))  # tuples become lists: it compares equal to what is read back
+    return json.loads(json.dumps(settings))  # tuples become lists, as in a file that is read back
 
 
 def check_search(run: Run, optimizer: Optimizer) -> None:
-    """Raises UserError unless the search's settings, the space from end to end, and the dataset can be used."""
+    """Raises UserError if the settings, any part of the space, or the dataset cannot be used."""
     check(optimizer)
     names = optimizer.optimizer
     known = isinstance(names, tuple | list) and all(name in OPTIMIZERS for name in names)
@@ -96,10 +96,11 @@ def _are_bounds(bounds: Any) -> bool:
 
 
 def difference(was: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """In words, the first of the settings that differs between two searches."""
+    """The first setting that differs between two searches, in words; None if all are equal."""
     before, after = dict(_flat(was)), dict(_flat(now))
     names = {**before, **after}
-    for name in sorted(names, key=lambda name: name not in before or name not in after):  # the others follow from these
+    # Settings that only one search has come last, because they follow from other settings.
+    for name in sorted(names, key=lambda name: name not in before or name not in after):
         if before.get(name) != after.get(name):
             if name in ("dataset", "feature_provenance"):
                 return "another dataset"
@@ -117,12 +118,12 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
+# --- the state on disk -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def understood(place: str) -> Iterator[None]:
-    """Turns whatever the code inside stumbles over in what a search has kept in `place` into one line."""
+    """Turns any error of the code inside, which reads the data of a search in `place`, into a one-line UserError."""
     try:
         yield
     except Exception as error:
@@ -133,7 +134,7 @@ def understood(place: str) -> Iterator[None]:
 
 
 def check_kept(version: int, settings: dict[str, Any]) -> None:
-    """Raises an exception, of whatever kind, for settings that `search_settings` of this version does not make."""
+    """Raises an exception of any type for settings that `search_settings` of this version does not make."""
     if version != FORMAT:
         raise ValueError(f"format {version}, not {FORMAT}")
     with_values(Optimizer(), {name: settings[name] for name in ("samples", "random_trials", "stop_early")}, "search")
@@ -158,14 +159,14 @@ def _whole(default: Any, values: dict[str, Any]) -> Any:
 
 
 def write_state(path: Path, settings: dict[str, Any], trials: Sequence[Trial]) -> None:
-    """Settings and finished trials as JSON, which appears whole."""
+    """Writes the settings and the finished trials as JSON. An incomplete file never appears."""
     state = {"format": FORMAT, "settings": settings, "trials": [dataclasses.asdict(trial) for trial in trials]}
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(state, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], list[Trial]] | None:
-    """Settings and finished trials; None when there is no file. Raises UserError when it is damaged."""
+    """Reads the settings and the finished trials; None if there is no file. Raises UserError when it is damaged."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""One trial of a hyperparameter search: a training in a process of its own, whatever becomes of it.
+"""One trial of a hyperparameter search: a training in a process of its own.
 
     outcome = run_trial({"settings": …, "parameters": {"learning_rate": 0.01}, "folder": …}, command, hopeless)
 
-The process gets its job as a line of JSON on stdin and answers with one for each epoch. Because it is another process,
-the memory of TensorFlow is free again after each trial, and the search outlives a trial that the system kills for its
-memory.
+The process receives its job as a line of JSON on stdin, and answers with one line for each epoch. Because it is a
+separate process, TensorFlow's memory is released after each trial, and the search goes on if the system kills a trial
+that needs too much memory.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from ferkit.settings import Augmentation, Hyperparams, Network, Training
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial; see trials.Trial."""
+    """The result of a trial; for the fields see trials.Trial."""
 
     status: str
     accuracies: list[float]
@@ -42,11 +42,11 @@ class Outcome:
 
 
 def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[list[float]], bool]) -> Outcome:
-    """Trains in a process of its own, with its progress on stderr. It never raises for what goes wrong in there.
+    """Trains in a process of its own, with its progress on stderr. Errors of that process give a failed outcome.
 
-    command: starts a process that calls `train_trial`, with the architectures that there are.
-    job: `settings` of the search, searched `parameters`, `folder` of the dataset. hopeless: told the accuracies after
-    each epoch but the last; if it answers yes, the trial is stopped.
+    job: `settings` of the search, searched `parameters`, `folder` of the dataset. command: starts a process that calls
+    `train_trial`. hopeless: called with the accuracies after each epoch except the last; if it returns true, the trial
+    is stopped.
     """
     started, accuracies, reason, stopped = time.monotonic(), [], "", False
     with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as place:
@@ -57,7 +57,7 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
             text=True,
             encoding="utf-8",
             env={**os.environ, **_progress()},
-            start_new_session=True,  # Ctrl-C is the search's business
+            start_new_session=True,  # the search handles Ctrl-C
         )
         orders, answers = _pipes(process)
         try:
@@ -72,12 +72,12 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
                         stopped = True
                         process.kill()
                         break
-        except BaseException:  # Ctrl-C above all
+        except BaseException:  # most often Ctrl-C
             process.kill()
             raise
         finally:
             status = process.wait()
-            with contextlib.suppress(BrokenPipeError):  # of what it died too early to read
+            with contextlib.suppress(BrokenPipeError):  # the process ended before it read everything
                 orders.close()
             answers.close()
     seconds = time.monotonic() - started
@@ -89,7 +89,7 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
 
 
 def _progress() -> dict[str, str]:
-    """tqdm's settings for the trial: an epoch's bar goes when it is full, and none is drawn into a file."""
+    """tqdm's settings for the trial: the bar of an epoch disappears when it is full; files get no bars."""
     if sys.stderr is not None and sys.stderr.isatty():
         return {"TQDM_LEAVE": ""}
     return {"TQDM_DISABLE": "1"}
@@ -103,8 +103,8 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 def _tell(orders: IO[str], job: dict[str, Any]) -> None:
     try:
         orders.write(json.dumps(job) + "\n")
-        orders.flush()  # and left open: its end tells the trial that the search is gone
-    except BrokenPipeError:  # it has died already, which its status will say
+        orders.flush()  # stays open: the trial notices by its end that the search has ended
+    except BrokenPipeError:  # the process has already ended; its exit status gives the reason
         pass
 
 
@@ -119,40 +119,40 @@ def _ending(status: int) -> str:
 
 
 def train_trial(architectures: Mapping[str, Architecture]) -> int:
-    """The process of a trial: reads its job from stdin, and writes what becomes of it to stdout."""
+    """The main function of a trial's process: reads the job from stdin, and writes the result to stdout."""
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a training prints would mix with the search's lines
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that prints of the training do not mix with the answers
 
     def answer(**message: Any) -> None:
         try:
             print(json.dumps(message, allow_nan=False), file=messages, flush=True)
-        except BrokenPipeError:  # noticed before the thread below has noticed it
+        except BrokenPipeError:  # the search has ended, and the thread below has not noticed yet
             _end(job["place"])
 
-    def fail(reason: str) -> None:  # in which the place goes by one name, so that equal reasons are seen to be equal
+    def fail(reason: str) -> None:  # with the same folder name in all trials, so that reasons can be compared
         answer(failed=reason.replace(job["place"], str(Path(job["place"]).with_name("trial"))))
 
     line = sys.stdin.readline()
     if not line:
-        return 1  # the search has gone before it told the job
+        return 1  # the search ended before it sent the job
     job = json.loads(line)
     threading.Thread(target=_end_with_search, args=(job["place"],), daemon=True).start()
     try:
         run = run_of(job, architectures)
-        check_same(run, job["settings"], "the search")  # somebody may have converted anew since it began
+        check_same(run, job["settings"], "the search")  # the dataset may have been converted again
         train(run, after_epoch=lambda state: answer(accuracy=state.history[-1]["validation_accuracy"]))
     except Diverged as error:
         fail(f"{DIVERGED}{error}")
     except UserError as error:
         fail(str(error))
-    except Exception as error:  # a trial may fail of anything
+    except Exception as error:  # a trial may fail for any reason
         lines = str(error).strip().splitlines()
         fail(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     return 0
 
 
 def run_of(job: dict[str, Any], architectures: Mapping[str, Architecture]) -> Run:
-    """The training of a job, which leaves nothing outside its `place`."""
+    """The training of a job. It writes only into the job's `place`."""
     settings, place = job["settings"], Path(job["place"])
     dataset = open_dataset(job["folder"]).sampled(settings["samples"], settings["training"]["seed"])
     training = Training(
@@ -168,7 +168,10 @@ def run_of(job: dict[str, Any], architectures: Mapping[str, Architecture]) -> Ru
 
 
 def check_same(run: Run, settings: dict[str, Any], search: str) -> None:
-    """Raises UserError unless `run` learns from what the search, which has these settings, began with."""
+    """Raises UserError if `run` has another dataset, other features or another teacher than the search.
+
+    settings: those of the search. search: its name for the message.
+    """
     folder = run.dataset.folder
     if run.dataset.fingerprint != settings["dataset"]:
         raise UserError(f"{folder} is another dataset than that of {search}: convert the same one, or use --folder")
@@ -180,18 +183,16 @@ def check_same(run: Run, settings: dict[str, Any], search: str) -> None:
 
 
 def _end_with_search(place: str) -> None:
-    while os.read(0, 1):  # until the search closes its end, however it goes
+    while os.read(0, 1):  # ends when the search has ended for any reason
         pass
     _end(place)
 
 
 def _end(place: str) -> NoReturn:
-    """Ends this process and deletes its folder; where the system can, only then, as the training writes to the last."""
-    trial = os.getpid()
-    with contextlib.suppress(AttributeError, OSError):  # a system without fork, or without another process to give
-        if os.fork() > 0:
-            os._exit(1)
-        while os.getppid() == trial:
-            time.sleep(0.01)
+    """Ends this process, and starts another one that then deletes its folder: until the end the training may write."""
+    script = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+    with contextlib.suppress(OSError):  # no further process can be started
+        subprocess.Popen([sys.executable, "-S", "-c", script, place], stdin=subprocess.PIPE)
+        os._exit(1)
     shutil.rmtree(place, ignore_errors=True)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The finished trials of a search, and what is read off them."""
+"""The finished trials of a search, and conclusions from them."""
 
 import math
 import statistics
@@ -6,58 +6,58 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STATUSES = ("ok", "stopped", "failed")  # stopped: early, as hopeless; its accuracy counts
-DIVERGED = "diverged: "  # begins the reason of a trial that failed because of its hyperparameters
-FAILURES = 4  # so many in a row, for one reason, are the fault of the machine
-FEWEST_TO_COMPARE = 5  # trials that must have come as far before one is stopped as hopeless
+STATUSES = ("ok", "stopped", "failed")  # stopped: ended early as hopeless; its accuracy counts
+DIVERGED = "diverged: "  # start of the reason for a trial that failed because of its hyperparameters
+FAILURES = 4  # this many in a row with the same reason are the fault of the machine
+FEWEST_TO_COMPARE = 5  # a trial is stopped as hopeless only if this many trials have reached the same epoch
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of the search, finished."""
+    """A finished training of the search."""
 
     number: int  # from 1
-    values: dict[str, float]  # hyperopt's: a number for each label of the space
-    parameters: dict[str, Any]  # the same as hyperparameters
+    values: dict[str, float]  # hyperopt's values: a number for each label of the space
+    parameters: dict[str, Any]  # the hyperparameters that correspond to `values`
     status: str
     accuracies: list[float]  # on PublicTest, after each epoch
     seconds: float
-    reason: str = ""  # of a failure
+    reason: str = ""  # why it failed
     worker: str = ""
 
     @property
     def accuracy(self) -> float | None:
-        """The best epoch's; None for a failure, whatever it had reached."""
+        """The accuracy of the best epoch; None for a failed trial, even if it finished epochs."""
         return None if self.status == "failed" else max(self.accuracies)
 
     @property
     def epoch(self) -> int:
-        """The best one, from 1."""
+        """The number of the best epoch, from 1."""
         return self.accuracies.index(max(self.accuracies)) + 1
 
     @property
     def result(self) -> dict[str, Any]:
-        """As hyperopt wants it."""
+        """The result in hyperopt's form."""
         return {"status": "fail"} if self.accuracy is None else {"status": "ok", "loss": 1 - self.accuracy}
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the highest validation accuracy, the first of equals; None when all failed."""
+    """The first trial with the highest validation accuracy; None if all failed."""
     succeeded = [trial for trial in trials if trial.accuracy is not None]
     return max(succeeded, key=lambda trial: (trial.accuracy, -trial.number), default=None)
 
 
 def machine_failure(trials: Sequence[Trial]) -> str | None:
-    """The reason for which the last FAILURES of `trials` all failed; None unless it is one, and not divergence."""
+    """The reason if the last FAILURES of `trials` all failed for the same one, not because of divergence; else None."""
     reasons = [trial.reason if trial.status == "failed" else "" for trial in trials[-FAILURES:]]
     reason = reasons[0] if len(reasons) == FAILURES and len(set(reasons)) == 1 else ""
     return None if reason.startswith(DIVERGED) else reason or None
 
 
 def is_hopeless(accuracies: Sequence[float], others: Sequence[Trial]) -> bool:
-    """The median rule (Golovin et al., KDD 2017): worse than half of the others that came as far were by then.
+    """The median rule (Golovin et al., KDD 2017): whether a trial is below the median of the others at this epoch.
 
-    accuracies: of the trial in question, after each of its epochs so far.
+    accuracies: those of the trial, after each of its epochs so far.
     """
     epochs = len(accuracies)
     reached = [max(other.accuracies[:epochs]) for other in others if len(other.accuracies) >= epochs]
@@ -65,7 +65,7 @@ def is_hopeless(accuracies: Sequence[float], others: Sequence[Trial]) -> bool:
 
 
 def check_trial(trial: Trial) -> None:
-    """Raises ValueError or TypeError for what no search writes."""
+    """Raises ValueError or TypeError for values that no search writes."""
     if trial.status not in STATUSES:
         raise ValueError(f"status {trial.status!r}")
     if not all(0 <= accuracy <= 1 for accuracy in trial.accuracies) or not 0 <= trial.seconds < math.inf:

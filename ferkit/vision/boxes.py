@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Box(NamedTuple):
-    """A rectangle in an image, in pixels from its left top corner. It may reach over the image's border."""
+    """A rectangle in an image, in pixels from its top left corner. It may extend beyond the image's border."""
 
     x: int
     y: int
@@ -21,7 +21,7 @@ def touches(box: Box, image: np.ndarray) -> bool:
 
 
 def common_area(one: Box, other: Box) -> int:
-    """The pixels that two boxes share."""
+    """The number of pixels that two boxes share."""
     width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
     height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
     return max(0, width) * max(0, height)

@@ -9,11 +9,11 @@ from ferkit.vision.pictures import grey
 
 
 def crop_face(image: np.ndarray, box: Box, margin: float = 0.0) -> np.ndarray:
-    """The square around the box's middle, as a 48×48 grey uint8 face.
+    """The square around the box's centre, scaled to a 48×48 grey uint8 face.
 
-    Its side is the box's longer one times (1 + margin). Where it reaches over the image's border, the border's
-    pixels are repeated. A 48×48 box without margin gives the image's grey values back unchanged. Raises ValueError
-    when the square lies wholly outside the image.
+    Its side is the longer side of the box times (1 + margin). Outside the image, the border pixels are repeated. A
+    48×48 box without margin gives the image's grey values unchanged. Raises ValueError when the square lies wholly
+    outside the image.
     """
     side = max(1, round(max(box.width, box.height) * (1 + margin)))
     left = round(box.x + (box.width - side) / 2)

@@ -2,7 +2,7 @@
 
     boxes = find_faces(read_image("party.jpg"))
 
-A new detector is one new entry of `DETECTORS`.
+To add a detector, add an entry to `DETECTORS`.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,14 @@ from ferkit.vision.boxes import Box, touches
 
 @dataclass(frozen=True)
 class Detector:
-    """What finds faces, and how FER2013's crops lie around the boxes that it gives.
+    """A face detector, and where FER2013's crops lie relative to its boxes.
 
-    find: (BGR image (H, W, 3) uint8, **settings) -> boxes (N, 4) of x, y, width and height in pixels. It may be called
-    by several threads at a time.
-    crop_side: the side of FER2013's crop, in sides of the box. crop_shift: how far the crop's middle lies below that
-    of the box, in sides. benchmarks/benchmark_detection.py measures the medians of both.
-    settings: which of "confidence" and "small_faces" it takes.
+    find: (BGR image (H, W, 3) uint8, **settings) -> boxes (N, 4) of x, y, width and height in pixels. Several threads
+    may call it at the same time.
+    crop_side: side of FER2013's crop, as a multiple of the box's side. crop_shift: how far the crop's centre lies
+    below the box's centre, as a multiple of the box's height. Both are medians that benchmarks/benchmark_detection.py
+    measures.
+    settings: which of "confidence" and "small_faces" `find` takes.
     """
 
     find: Callable[..., np.ndarray]
@@ -40,7 +41,7 @@ class Detector:
 
 
 def _blazeface(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarray:
-    from ferkit.vision import blazeface  # here, so that the other detectors need no LiteRT
+    from ferkit.vision import blazeface  # imported here, so that the other detectors need no LiteRT
 
     return blazeface.detect(image, confidence, small_faces)
 
@@ -63,8 +64,8 @@ def find_faces(
     """The faces in a BGR or grey image, left to right, each as the square that FER2013 would have cut.
 
     image: (H, W, 3) or (H, W) uint8. detector: one of DETECTORS. BlazeFace leaves out faces with a score below
-    `confidence` (0 to 1), and finds faces from 4% of the image's longer side; with `small_faces` from 2%, in about six
-    times the time. Haar has neither setting. Raises ValueError for an unknown detector.
+    `confidence` (0 to 1), and finds faces from 4% of the image's longer side. With `small_faces` it finds faces from
+    2%, and takes about six times as long. Haar has neither setting. Raises ValueError for an unknown detector.
     """
     if detector not in DETECTORS:
         raise ValueError(f"detector is '{detector}', not one of {', '.join(DETECTORS)}")

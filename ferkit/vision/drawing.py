@@ -21,7 +21,7 @@ def draw_faces(
     """A BGR copy of the image with each box drawn and its label above it, or below where there is no room.
 
     charts: the probabilities of each box's expressions, drawn as bars beside it. Labels and charts are kept inside the
-    image. The font knows ASCII only: accents are left off.
+    image. The font has ASCII characters only, so accents are removed.
     """
     drawn = image.copy() if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     thickness = max(1, round(min(drawn.shape[:2]) / 240))
@@ -37,7 +37,7 @@ def draw_faces(
 
 
 def draw_note(image: np.ndarray, text: str) -> None:
-    """Writes a short text into the image's left top corner, in place."""
+    """Writes a short text into the image's top left corner, in place."""
     _draw_label(image, Box(0, 0, 0, 0), text)
 
 
@@ -65,13 +65,14 @@ def _draw_label(drawn: np.ndarray, box: Box, label: str) -> None:
 
 
 def _draw_chart(drawn: np.ndarray, box: Box, chart: Mapping[str, float], taken: Sequence[Box]) -> list[Box]:
-    """Draws a bar for each expression into `drawn`, beside the box, on the side that covers least of what is `taken`.
+    """Draws a bar for each expression into `drawn`, near the box, where it covers least of the boxes `taken`.
 
-    Returns what the chart takes: nothing where the image is too small for legible bars, and there are none.
+    Returns the chart's box in a list. If the image is too small for legible bars, draws nothing and returns an empty
+    list.
     """
     height, width = drawn.shape[:2]
-    row = round(max(14, min(box.height / len(chart), min(height, width) / 22)))  # pixels, a bar with its name
-    scale, padding = row * 0.5 / 22, row // 4  # of the font, whose capitals are 22 pixels high at scale 1
+    row = round(max(14, min(box.height / len(chart), min(height, width) / 22)))  # pixels per bar and name
+    scale, padding = row * 0.5 / 22, row // 4  # at scale 1 the font's capitals are 22 pixels high
     names = [_ascii(name) for name in chart]
     name_width = max(cv2.getTextSize(name, _FONT, scale, 1)[0][0] for name in names)
     bar_width = 4 * row
@@ -95,5 +96,5 @@ def _draw_chart(drawn: np.ndarray, box: Box, chart: Mapping[str, float], taken: 
 
 
 def _ascii(text: str) -> str:
-    """The text in the letters that the font has."""
+    """The text in ASCII, the only characters that the font has."""
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

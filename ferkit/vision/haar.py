@@ -9,15 +9,15 @@ import numpy as np
 from ferkit.errors import UserError
 from ferkit.vision.pictures import grey, shrunk
 
-_SIDE = 640  # pixels; the time grows with the number of pixels
-_of_thread = threading.local()  # a cascade serves one thread at a time: each has its own
+_SIDE = 640  # longest side that is searched, in pixels: the time grows with the number of pixels
+_of_thread = threading.local()  # a cascade is not thread-safe, so each thread has its own
 
 
 def detect(image: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) of frontal, upright faces from 5% of the image's longer side."""
+    """Boxes (x, y, width, height) of frontal, upright faces from 5% of the image's longer side: (N, 4) float."""
     small = shrunk(image, _SIDE)
     scale = small.shape[1] / image.shape[1]
-    level = cv2.equalizeHist(grey(small))  # dim faces have too little contrast for it
+    level = cv2.equalizeHist(grey(small))  # dim faces have too little contrast for the cascade
     found = _cascade().detectMultiScale(level, scaleFactor=1.1, minNeighbors=3, minSize=(30, 30))
     return np.asarray(found, np.float64).reshape(-1, 4) / scale
 

@@ -1,4 +1,4 @@
-"""Reading and writing pictures. An image is a BGR array (H, W, 3) uint8, as OpenCV's cameras and videos give it.
+"""Reading and writing pictures. An image is a BGR array (H, W, 3) uint8, as OpenCV reads it from cameras and videos.
 
 image = read_image("party.jpg")
 write_image("copy.png", image)
@@ -16,18 +16,19 @@ from ferkit.errors import UserError
 from ferkit.files import whole_file
 
 WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_LONGEST_SIDE = 6000  # of an image once read, in pixels: 108 MB at most
+_LONGEST_SIDE = 6000  # of an image in memory, in pixels: at most 108 MB
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The picture as a BGR image, upright as its EXIF data says, transparent parts white, 16 bits scaled to 8.
+    """The picture as a BGR image: turned upright by its EXIF data, transparent parts white, 16 bits scaled to 8.
 
-    Pictures with a side of more than 6000 pixels are scaled down to it. Raises `UserError` when the file is missing,
-    damaged, cut short or no picture: Pillow decodes, for it tells these apart and prints nothing.
+    Pictures with a side of more than 6000 pixels are scaled down to that size. Raises `UserError` when the file is
+    missing, damaged, cut short or not a picture. Pillow decodes the file, because it distinguishes these cases and
+    prints nothing.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and odd metadata; those really too large raise
+            warnings.simplefilter("ignore")  # about large pictures and odd metadata; too large pictures raise
             with Image.open(path) as picture:
                 picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
                 rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
@@ -40,16 +41,16 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"cannot read {path}: {reason}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"cannot read {path}: more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from error
-    except Exception as error:  # each format's decoder raises its own kinds on damaged data
+    except Exception as error:  # decoders raise errors of many types for damaged data
         reason = getattr(error, "strerror", None) or f"the picture is damaged or cut short ({error})"
         raise UserError(f"cannot read {path}: {reason}") from error
     return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:
-    """Any usual array of a picture as a BGR image (H, W, 3) uint8.
+    """Converts the usual arrays of a picture to a BGR image (H, W, 3) uint8.
 
-    Takes grey (H, W) and (H, W, 1), BGR (H, W, 3) and BGRA (H, W, 4), whose transparent parts become white; values
+    The array may be grey (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4). Transparent parts become white. Values
     may be uint8, uint16 (65535 is white) or floats from 0 to 1. Raises ValueError for anything else.
     """
     if not isinstance(image, np.ndarray):
@@ -79,7 +80,10 @@ def _as_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Writes the image in the format that the path's suffix names, whole or not at all."""
+    """Writes the image in the format that the path's suffix names; never leaves an incomplete file.
+
+    Raises UserError for an unknown suffix, and when the file cannot be written.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITTEN_SUFFIXES:
         raise UserError(f"cannot write {path}: its suffix '{suffix}' is none of {' '.join(WRITTEN_SUFFIXES)}")
@@ -104,7 +108,7 @@ def _flattened(picture: Image.Image) -> Image.Image:
 
 
 def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
-    """The image, scaled down where a side is longer than `longest` pixels."""
+    """The image, scaled down if a side is longer than `longest` pixels."""
     height, width = image.shape[:2]
     if max(height, width) <= longest:
         return image
