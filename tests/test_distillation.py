@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, command_line
 
-from ferkit import saved_model
+from ferkit import interpreter, saved_model
 from ferkit.constants import EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
@@ -83,7 +83,7 @@ def test_memory_is_laid_out_once_for_batches_of_any_size(small_model, drawn_data
     teacher = Teacher(str(small_model), EMOTIONS, "landmarks")
     said = teacher.probabilities(images, vectors)
     np.testing.assert_allclose(said, saved_model.load(small_model).predict(images, vectors), atol=1e-4)
-    monkeypatch.setattr(saved_model, "quiet", lambda: pytest.fail("laid out anew"))
+    monkeypatch.setattr(interpreter, "quiet", lambda: pytest.fail("laid out anew"))
     np.testing.assert_array_equal(teacher.probabilities(images, vectors), said)
 
 

@@ -427,8 +427,7 @@ def quick_work(tmp_path_factory) -> Path:
 
 def convert(runs: Experiment) -> None:
     """As the runner does it, in this process."""
-    kinds = [name for name in features.PARTS if name in features.parts_of("landmarks_hog_windows")]
-    conversion.convert(runs.input, str(runs.faces(FIVE)), FIVE, kinds, processes=2)
+    conversion.convert(runs.input, str(runs.faces(FIVE)), FIVE, list(features.PARTS), processes=2)
     assert is_converted(runs.faces(FIVE), FIVE, runs.input)
 
 
@@ -463,6 +462,7 @@ def test_quick_run_from_an_empty_folder(tmp_path):
     assert run.stdout.splitlines()[-1] == f"Nothing is missing: {table} has all of 2 rows"
     svm, network = read(tmp_path / table)
     assert (Row.of(svm), Row.of(network)) == (SVMS[0], OURS[1])
+    assert svm["outcome"] == network["outcome"] == "finished"
     assert [path.name for path in tmp_path.iterdir()] == ["results_work"]
 
 

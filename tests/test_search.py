@@ -332,6 +332,24 @@ def test_finished_search_shows_its_result_again(searched, drawn_dataset, monkeyp
     assert "Best: trial " in output and "Trial 1/2" not in output
 
 
+def test_search_of_an_earlier_version_goes_on(searched, drawn_dataset, tmp_path, monkeypatch, capsys):
+    _, place = searched
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "search", tmp_path / "search")
+    path = Path("search/tiny/state.json")
+    state = json.loads(path.read_text())
+    settings = state["settings"]
+    settings["recipes"] = settings.pop("feature_provenance")
+    settings["hyperparams"]["weight_averaging"] = settings["hyperparams"].pop("ema_decay")
+    path.write_text(json.dumps(state))
+    monkeypatch.setattr(local, "run_trial", cheap)
+    command = ["--name=tiny", *TINY, "--weight_decay=0.001", f"--folder={drawn_dataset}"]
+    assert main([*command, "--max_evals=3"]) == 0
+    output = capsys.readouterr().out
+    assert "Going on after trial 2\n" in output and "Trial 3/3: " in output
+    assert read_state(path)[0] == read_state(place / path)[0]
+
+
 def test_another_search_under_the_same_name_is_refused(searched, drawn_dataset, monkeypatch, capsys):
     _, place = searched
     monkeypatch.chdir(place)

@@ -178,6 +178,8 @@ def test_machine_of_other_features_than_asked_for_is_refused(saved, drawn_datase
     assert train_svm.main([*flags, "--features=landmarks"]) == 2
     assert "was trained with features=landmarks_hog: leave out --features=landmarks" in capsys.readouterr().err
     assert train_svm.main([*flags, "--features=landmarks_hog"]) == 0
+    flags[-1] = f"--save_model_path={saved}"  # as the flag was called before
+    assert train_svm.main(flags) == 0
 
 
 def test_command_says_what_is_missing(drawn_dataset, tmp_path):

@@ -154,7 +154,8 @@ def train_trial(architectures: Mapping[str, Architecture]) -> int:
 def run_of(job: dict[str, Any], architectures: Mapping[str, Architecture]) -> Run:
     """The training of a job. It writes only into the job's `place`."""
     settings, place = job["settings"], Path(job["place"])
-    dataset = open_dataset(job["folder"]).sampled(settings["samples"], settings["training"]["seed"])
+    dataset = open_dataset(job["folder"]).labelled(settings["training"]["labels"])
+    dataset = dataset.sampled(settings["samples"], settings["training"]["seed"])
     training = Training(
         **settings["training"],
         save_model=False,
