@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit=arguments.limit,
         processes=arguments.processes,
         shape_predictor_path=dataset.shape_predictor_path,
+        ferplus_path=arguments.ferplus,
     )
     print(summary(manifest))
     print(f"Written to {dataset.folder} in {time.perf_counter() - started:.1f} s")
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="number of processes (default: all cores)",
     )
     add_flags(parser, DATASET, "shape_predictor_path")
+    parser.add_argument("--ferplus", metavar="PATH", help="join FER+'s votes: Microsoft's fer2013new.csv")
     return parser
 
 
@@ -107,6 +109,10 @@ def summary(manifest: dict[str, Any]) -> str:
     if blank:
         lines.append(f"Blank images, kept: {blank}")
     lines += [f"Dropped, {reason}: {count}" for reason, count in manifest["dropped"].items()]
+    if "ferplus" in manifest:
+        counts = {split: facts["with_majority"] for split, facts in manifest["ferplus"]["splits"].items()}
+        listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+        lines.append(f"FER+ joined, faces with a majority for one of the seven expressions: {listed}")
     return "\n".join(lines)
 
 

@@ -100,7 +100,8 @@ def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
     trained = training_settings(arguments, parameters, ARCHITECTURES)
     trained.check()
     architecture = find_architecture(ARCHITECTURES, trained.network.model)
-    settings = search_settings(Run(open_dataset(dataset), architecture, *trained), optimizer)
+    faces = open_dataset(dataset).labelled(trained.training.labels)
+    settings = search_settings(Run(faces, architecture, *trained), optimizer)
     folder, origin = place_of(arguments, server)
     with own(folder, origin) as owned:
         if not owned:
@@ -160,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION):
         names = [field.name for field in dataclasses.fields(settings) if field.name not in searched]
         add_flags(group, settings, *names, choices={"model": ARCHITECTURES})
-    add_flags(group, parameters.TRAINING, "settings", "epochs", "seed", "bfloat16")
+    add_flags(group, parameters.TRAINING, "settings", "labels", "epochs", "seed", "bfloat16")
     add_flags(group, parameters.DATASET, "folder")
     return parser
 

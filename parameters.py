@@ -49,6 +49,7 @@ HYPERPARAMS = Hyperparams(  # those of the published experiments
     teacher_share=0.0,
     mixup=0.0,
     ema_decay=0.0,
+    logit_adjustment=0.0,
     batch_size=128,
 )
 
@@ -64,6 +65,7 @@ AUGMENTATION = Augmentation(  # the published experiments had none
 
 TRAINING = Training(
     settings="published",  # ours: OWN_SETTINGS below; taught: TAUGHT_SETTINGS too
+    labels="fer2013",  # or ferplus, ferplus8: needs a conversion with --ferplus
     epochs=13,
     seed=0,
     bfloat16="auto",

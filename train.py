@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.train:
         training.check_places(settings.training)
         training.check_teacher(settings.hyperparams, settings.training)
-    dataset = open_dataset(override(parameters.DATASET, arguments).folder)
+    dataset = open_dataset(override(parameters.DATASET, arguments).folder).labelled(settings.training.labels)
     if arguments.evaluate:
         evaluation.check_splits(dataset)
     if arguments.train:

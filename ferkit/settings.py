@@ -21,13 +21,14 @@ from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SHIPPED_MODEL
 from ferkit.errors import UserError
 
 SOURCES_OF_SETTINGS = ("published", "ours", "taught")
+LABELS = ("fer2013", "ferplus", "ferplus8")  # FER2013's own; FER+'s votes; these with an eighth expression, Contempt
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
 
 # Names of settings and facts in files of earlier versions, with their present names.
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
 # Settings that earlier trainings did not have, with the values that correspond to those trainings.
-ADDED: dict[str, Any] = {"teacher_share": 0.0}
+ADDED: dict[str, Any] = {"teacher_share": 0.0, "logit_adjustment": 0.0}
 
 Settings = TypeVar("Settings")
 Choices = tuple[str, ...] | Callable[[], Iterable[str]]
@@ -175,6 +176,12 @@ class Hyperparams:
         range=at_least(0, 1),
         flags=("ema_decay", "weight_averaging"),
     )
+    logit_adjustment: float = setting(
+        0.0,
+        "share of the logarithm of an expression's frequency that is added to its output while learning, so that rare "
+        "expressions are not neglected; 0: none",
+        range=Range(0, 2),
+    )
     batch_size: int = setting(128, "images in a training step", range=at_least(2))
 
 
@@ -202,6 +209,11 @@ class Training:
         "published: parameters.py as it is; ours: also OWN_SETTINGS of the model; taught: also TAUGHT_SETTINGS "
         "(knowledge distillation)",
         choices=SOURCES_OF_SETTINGS,
+    )
+    labels: str = setting(
+        "fer2013",
+        "whose labels are learned and evaluated; ferplus: the votes of FER+; ferplus8: these, with Contempt",
+        choices=LABELS,
     )
     epochs: int = setting(13, "passes over the training set", range=at_least(1))
     seed: int = setting(0, "seed of all random numbers; the same seed repeats a training", range=at_least(0, 2**31))

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR, SPLITS
-from ferkit.data import fer2013
+from ferkit.data import fer2013, ferplus
 from ferkit.data.dataset import MANIFEST_FORMAT, is_dataset
 from ferkit.errors import UserError
 from ferkit.features import PARTS, hog, landmarks
@@ -46,6 +46,7 @@ class Faces:
 
     images: list[np.ndarray] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # of the source, from 0
 
 
 def convert(
@@ -59,17 +60,22 @@ def convert(
     limit: int | None = None,
     processes: int = 1,
     shape_predictor_path: str = SHAPE_PREDICTOR,
+    ferplus_path: str | None = None,
 ) -> dict[str, Any]:
     """Converts FER2013 at `source` into `folder` and returns the manifest. The folder appears only when complete.
 
     labels: the expressions to keep, ascending; they become 0…K-1. arrays: any of "landmarks", "hog_features",
     "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg: also writes the faces as
-    pictures. limit: how many rows of each split to keep. Raises UserError when the source or the folder cannot be used.
+    pictures. limit: how many rows of each split to keep. ferplus_path: FER+'s votes, which are joined row by row. Raises
+    UserError when the source, the votes or the folder cannot be used.
     """
     check_output(Path(folder), Path(source))
+    votes = None if ferplus_path is None else read_joinable(ferplus_path, source)
     if "landmarks" in arrays:
         landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
-    splits, dropped = gather(fer2013.read(source), labels, limit)
+    splits, dropped, seen = gather(fer2013.read(source), labels, limit)
+    if votes is not None:
+        ferplus.check_join(votes, seen, str(ferplus_path), source)
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
         raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
@@ -77,6 +83,8 @@ def convert(
     with whole_folder(folder) as staging:
         for split, faces in splits.items():
             write_split(staging / split, faces, len(labels), one_hot)
+            if votes is not None:
+                np.save(staging / split / "votes.npy", votes.votes[faces.rows])
         extract_arrays(staging, {split: len(faces.images) for split, faces in splits.items()},
                        arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
         manifest = {
@@ -90,6 +98,7 @@ def convert(
                 name: PARTS[name].provenance(shape_predictor_path) for name in arrays if name in PARTS
             },
             "splits": {split: describe(faces, labels) for split, faces in splits.items()},
+            **({} if votes is None else {"ferplus": describe_votes(str(ferplus_path), votes, splits)}),
             "dropped": dict(dropped),
             "versions": versions(),
         }
@@ -116,24 +125,53 @@ def check_output(folder: Path, source: Path) -> None:
 
 def gather(
     rows: Iterable[fer2013.Row], labels: Sequence[int], limit: int | None
-) -> tuple[dict[str, Faces], collections.Counter[str]]:
+) -> tuple[dict[str, Faces], collections.Counter[str], list[tuple[str | None, int]]]:
     """The rows with the expressions `labels`, at most `limit` per split, and the number of unusable rows by reason.
 
-    Image and label of a row are kept or dropped together, so they always match.
+    Image and label of a row are kept or dropped together, so they always match. The last value has the split and
+    FER2013's label of every row of the source, None and -1 for a row that cannot be used.
     """
+    seen: list[tuple[str | None, int]] = []
     splits = {split: Faces() for split in SPLITS}
     dropped: collections.Counter[str] = collections.Counter()
     new_label = {label: index for index, label in enumerate(labels)}
-    for row in rows:
+    for number, row in enumerate(rows):
         if isinstance(row, str):
             dropped[row] += 1
+            seen.append((None, -1))
             continue
         split, label, image = row
+        seen.append((split, label))
         faces = splits[split]
         if label in new_label and (limit is None or len(faces.images) < limit):
             faces.images.append(image)
             faces.labels.append(new_label[label])
-    return {split: faces for split, faces in splits.items() if faces.images}, dropped
+            faces.rows.append(number)
+    return {split: faces for split, faces in splits.items() if faces.images}, dropped, seen
+
+
+def read_joinable(ferplus_path: str, source: str) -> ferplus.Votes:
+    """FER+'s votes. Raises UserError when they cannot be joined to such a source."""
+    if Path(source).is_dir():
+        raise UserError(f"FER+'s votes join the rows of a csv, and {source} is a folder: leave out --ferplus")
+    return ferplus.read_votes(ferplus_path)
+
+
+def describe_votes(path: str, votes: ferplus.Votes, splits: dict[str, Faces]) -> dict[str, Any]:
+    """What was joined, for the manifest."""
+    arrays = {split: votes.votes[faces.rows] for split, faces in splits.items()}
+    return {
+        "name": Path(path).name,
+        "sha256": fer2013.hash_of(path),
+        "columns": list(ferplus.COLUMNS),
+        "splits": {
+            split: {
+                "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
+                "with_majority": int((ferplus.majority(array, EMOTIONS) >= 0).sum()),
+            }
+            for split, array in arrays.items()
+        },
+    }
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

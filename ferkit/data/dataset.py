@@ -6,6 +6,7 @@ training = data.load("Training", "landmarks_hog")
 training.images, training.features, training.labels
 """
 
+import functools
 import hashlib
 import json
 import shlex
@@ -17,6 +18,7 @@ import numpy as np
 
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE
+from ferkit.data import ferplus
 from ferkit.errors import UserError, in_short
 from ferkit.files import recover_folder
 from ferkit.settings import DatasetPaths, upgraded
@@ -31,10 +33,16 @@ class Split:
 
     images: np.ndarray  # (N, 48, 48) uint8
     features: np.ndarray  # (N, size of the feature) float32
-    labels: np.ndarray  # (N,) int64, 0…K-1
+    labels: np.ndarray  # (N,) int64, 0…K-1: the likeliest expression
+    targets: np.ndarray | None = None  # (N, K) float32, the share of people who see each; None: all see the label
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The faces at these places, or where a mask (N,) is true."""
+        targets = None if self.targets is None else self.targets[rows]
+        return Split(self.images[rows], self.features[rows], self.labels[rows], targets)
 
 
 @dataclass(frozen=True)
@@ -47,23 +55,32 @@ class Dataset:
     folder: Path
     manifest: dict
     sample: tuple[int, int] | None = None
+    labels: str = "fer2013"  # whose: see settings.LABELS
 
     @property
     def expressions(self) -> tuple[str, ...]:
         """Names of the expressions, in the order of the labels."""
-        return tuple(self.manifest["expressions"])
+        own = tuple(self.manifest["expressions"])
+        return (*own, ferplus.CONTEMPT) if self.labels == "ferplus8" else own
 
     @property
     def fingerprint(self) -> str:
         """Identifies the dataset: equal for equal faces and labels in the same order, whatever their source file."""
         faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
-        facts = [self.expressions, faces]
+        facts: list[Any] = [self.expressions, faces]
+        if self.labels != "fer2013":
+            facts += [
+                self.labels,
+                {split: votes["sha256"] for split, votes in self.manifest["ferplus"]["splits"].items()},
+            ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of faces in each existing split; for Training, in the sample if there is one."""
         counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
+        if self.labels != "fer2013":
+            counts = {split: int(rows.sum()) for split, rows in self._voted_rows.items()}
         if self.sample is not None:
             counts["Training"] = min(counts["Training"], self.sample[0])
         return counts
@@ -72,6 +89,34 @@ class Dataset:
     def facts(self) -> dict[str, Any]:
         """The facts about the training dataset that a saved model contains."""
         return {"source": self.manifest["source"], "fingerprint": self.fingerprint, "counts": self.counts}
+
+    def labelled(self, labels: str) -> "Dataset":
+        """The dataset with these labels: see settings.LABELS. Raises UserError when it has no votes for them."""
+        if labels != "fer2013" and "ferplus" not in self.manifest:
+            raise UserError(
+                f"{self.folder} has no FER+ votes, which labels={labels} needs: '{CONVERT} --ferplus=fer2013new.csv', "
+                f"with the file from {ferplus.ADDRESS}"
+            )
+        return replace(self, labels=labels)
+
+    @functools.cached_property
+    def _votes(self) -> dict[str, np.ndarray]:
+        """FER+'s votes (N, 10) of each split."""
+        splits = self.manifest["splits"]
+        return {split: self._array(split, "votes", (splits[split]["count"], len(ferplus.COLUMNS))) for split in splits}
+
+    @functools.cached_property
+    def _voted_rows(self) -> dict[str, np.ndarray]:
+        """Which rows of each split FER+ labels (N,) bool: in Training every face with votes for the expressions, in the
+        others, by the official rule, those with a majority.
+        """
+        rows = {}
+        for split, votes in self._votes.items():
+            if split == "Training":
+                rows[split] = ferplus.distributions(votes, self.expressions).sum(axis=1) > 0
+            else:
+                rows[split] = ferplus.majority(votes, self.expressions) >= 0
+        return rows
 
     def sampled(self, rows: int, seed: int) -> "Dataset":
         """The dataset with only `rows` rows of Training, drawn at random; 0: all rows."""
@@ -106,18 +151,34 @@ class Dataset:
             raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
         count = self.manifest["splits"][split]["count"]
         images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
-        labels = self._array(split, "labels", (count, len(self.expressions)) if self.manifest["one_hot"] else (count,))
+        own = len(self.manifest["expressions"])
+        labels = self._array(split, "labels", (count, own) if self.manifest["one_hot"] else (count,))
         parts = {
             name: self._array(split, name, (count, *part.shape)) for name, part in features.parts_of(feature).items()
         }
         indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
-        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < len(self.expressions))).all():
+        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < own)).all():
             raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
-        vectors = features.join(parts, feature, count)
+        whole = Split(images, features.join(parts, feature, count), indices)
+        if self.labels != "fer2013":
+            whole = self._with_votes(whole, split)
         if split == "Training" and self.sample is not None:
-            rows = np.random.default_rng(self.sample[1]).permutation(count)[: self.sample[0]]
-            return Split(images[rows], vectors[rows], indices[rows])
-        return Split(images, vectors, indices)
+            return whole.take(np.random.default_rng(self.sample[1]).permutation(len(whole))[: self.sample[0]])
+        return whole
+
+    def own_labels(self, split: str) -> np.ndarray | None:
+        """FER2013's labels (N,) of the faces that `load` gives, where these are labelled by FER+; else None."""
+        if self.labels == "fer2013":
+            return None
+        return replace(self, labels="fer2013", sample=None).load(split, "none").labels[self._voted_rows[split]]
+
+    def _with_votes(self, faces: Split, split: str) -> Split:
+        """The faces that FER+ labels, with its labels."""
+        votes, rows = self._votes[split], self._voted_rows[split]
+        targets = ferplus.distributions(votes, self.expressions)
+        labels = ferplus.majority(votes, self.expressions)
+        labels = np.where(labels < 0, targets.argmax(axis=1), labels)  # in Training, of a face without a majority
+        return replace(faces, labels=labels, targets=targets).take(rows)
 
     def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self.folder / split / f"{name}.npy"

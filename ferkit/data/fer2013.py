@@ -3,12 +3,9 @@
 for row in read("fer2013.csv"):  # (split, label, face), or the reason why the row cannot be used
 """
 
-import bz2
 import contextlib
 import csv
-import gzip
 import hashlib
-import io
 import itertools
 import lzma
 import re
@@ -16,20 +13,19 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
+from ferkit.data.archives import open_texts
 from ferkit.errors import UserError
 from ferkit.vision.pictures import read_image
 
 COLUMNS = ("emotion", "pixels", "usage")
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
 SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
@@ -78,7 +74,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
     seen = False
     try:
         with path.open("rb") as raw, tqdm(desc="Reading", total=path.stat().st_size, unit="B", unit_scale=True) as bar:
-            for text in _texts(path, raw):
+            for text in open_texts(path, raw):
                 rows = csv.reader(text)
                 header = next(rows, [])
                 names = [heading.strip().lower() for heading in header]  # icml_face_data.csv has leading spaces
@@ -98,33 +94,6 @@ def _read_csv(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is empty, or an archive without a csv: fetch it again, or unpack it")
     missing = " nor ".join(column for column in ("emotion", "pixels", "Usage") if column.lower() not in names)
     raise UserError(f"{path} has no column {missing}: FER2013 has emotion, pixels and Usage")
-
-
-def _texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
-    """The file, decompressed according to its suffixes; for an archive, each csv in it."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    last = suffixes[-1] if suffixes else ""
-    if last == ".zip":
-        with zipfile.ZipFile(raw) as archive:
-            for name in filter(_is_csv, archive.namelist()):
-                yield _text(archive.open(name))
-    elif last in (".tar", ".tgz", ".tbz2", ".txz") or (suffixes[:1] == [".tar"] and last in OPENERS):
-        with tarfile.open(fileobj=raw, mode="r:*") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() and _is_csv(member.name) else None
-                if content is not None:
-                    yield _text(content)
-    else:
-        yield _text(OPENERS[last](raw) if last in OPENERS else raw)
-
-
-def _is_csv(name: str) -> bool:
-    base = name.rpartition("/")[2].lower()
-    return base.endswith(".csv") and not base.startswith(".")  # macOS puts ._fer2013.csv beside fer2013.csv
-
-
-def _text(stream: IO[bytes]) -> io.TextIOBase:
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
 def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row:

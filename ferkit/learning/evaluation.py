@@ -61,24 +61,40 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
             f"{dataset.folder} has features computed otherwise than those the model was trained on "
             "(another landmark predictor?): convert again, or train again"
         )
-    learned = dataset.load("Training", "none").images if _has_learned_all_of(model, dataset) else None
-    splits = {
-        split: split_metrics(model, dataset.load(split, model.features), learned, augmented, dataset.expressions)
-        for split in EVALUATED
-        if split in dataset.counts
-    }
+    learned = images_learned_by(model, dataset)
+    splits = {}
+    for split in EVALUATED:
+        if split in dataset.counts:
+            faces = dataset.load(split, model.features)
+            splits[split] = split_metrics(
+                model, faces, learned, augmented, dataset.expressions, dataset.own_labels(split)
+            )
     return {
         "expressions": list(dataset.expressions),
+        "labels": dataset.labels,
         "test_time_augmentation": augmented,
         "model": model.facts,
         "splits": splits,
     }
 
 
-def _has_learned_all_of(model: Classifier, dataset: Dataset) -> bool:
-    """Whether the dataset has all training faces of the model; otherwise some known faces would count as new."""
+def labels_of(model: Classifier) -> str:
+    """Whose labels the model has learned: see settings.LABELS."""
+    return model.facts.get("training", {}).get("labels", "fer2013")
+
+
+def images_learned_by(model: Classifier, dataset: Dataset) -> np.ndarray | None:
+    """The training faces (N, 48, 48) of the model, or None unless they are those of the dataset.
+
+    If the dataset had some of them only, too many other faces would seem to be new.
+    """
+    if labels_of(model) != "fer2013" and "ferplus" not in dataset.manifest:
+        return None
+    same = dataset.labelled(labels_of(model))
     known = model.facts.get("dataset", {}).get("counts", {}).get("Training")
-    return set(dataset.expressions) == set(model.expressions) and known == dataset.counts.get("Training", 0)
+    if set(same.expressions) != set(model.expressions) or known != same.counts.get("Training", 0):
+        return None
+    return same.load("Training", "none").images
 
 
 def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmented: bool = False) -> dict[str, Any]:
@@ -87,6 +103,7 @@ def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmen
     print(metrics_text(metrics))
     asked = len(metrics["expressions"])
     suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # does not replace the model's own metrics
+    suffix += f"_{dataset.labels}" if dataset.labels != labels_of(model) else ""
     suffix += "_augmented" if augmented else ""
     numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
     write_metrics(metrics, numbers)
@@ -107,12 +124,14 @@ def split_metrics(
     learned: np.ndarray | None,
     augmented: bool,
     expressions: Sequence[str] | None = None,
+    own_labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Metrics of `model` on one split, with the confusion matrix and the seconds it took.
 
     learned: the images (N, 48, 48) that the model was trained on, or None if they are not known. Some faces of FER2013
     occur in two splits, so the accuracy is also given for the faces that are not in `learned`. expressions: the names
-    of the labels, if they are not all of the model's expressions.
+    of the labels, if they are not all of the model's expressions. own_labels: FER2013's labels (N,) of faces that FER+
+    labels.
     """
     expressions = expressions or model.expressions
     started = time.perf_counter()
@@ -128,12 +147,25 @@ def split_metrics(
         "confusion_matrix": matrix.tolist(),
         "seconds": seconds,
     }
+    if faces.targets is not None:
+        metrics["kl_divergence"] = kl_divergence(faces.targets, probabilities)
+    if own_labels is not None:
+        agreed = own_labels == faces.labels
+        hits = int((predictions == faces.labels)[agreed].sum())
+        metrics["where_labels_agree"] = {"count": int(agreed.sum()), "accuracy": hits / max(int(agreed.sum()), 1)}
     if learned is not None:
         known = {image.tobytes() for image in learned}
         new = np.array([image.tobytes() not in known for image in faces.images], bool)
         hits = int((predictions == faces.labels)[new].sum())
         metrics["deduplicated"] = {"count": int(new.sum()), "accuracy": hits / max(int(new.sum()), 1)}
     return metrics
+
+
+def kl_divergence(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of the probabilities (N, K) from the shares of the votes (N, K), in nats."""
+    least = np.finfo(np.float32).tiny  # no probability is 0, whose divergence would be infinite
+    ratios = np.log(np.maximum(targets, least)) - np.log(np.maximum(probabilities, least))
+    return float((targets * ratios).sum(axis=1).mean())
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -161,6 +193,8 @@ def scores(matrix: np.ndarray) -> dict[str, Any]:
 def metrics_text(metrics: dict[str, Any]) -> str:
     """The metrics as text: the accuracies, one per line, a table of the expressions, and the time."""
     lines = []
+    if metrics.get("labels", "fer2013") != "fer2013":
+        lines.append("Labels: what more than half of the votes of FER+ say; single votes are dropped")
     for split, name in EVALUATED.items():
         if split in metrics["splits"]:
             lines.append(f"{name} accuracy: {metrics['splits'][split]['accuracy']:.1%} ({split})")
@@ -176,7 +210,12 @@ def metrics_text(metrics: dict[str, Any]) -> str:
     if "deduplicated" in values:
         count, accuracy = values["deduplicated"]["count"], values["deduplicated"]["accuracy"]
         lines.append(f"Without the {values['count'] - count} faces that also occur in Training: {accuracy:.1%}")
+    if "where_labels_agree" in values:
+        agreed = values["where_labels_agree"]
+        lines.append(f"Where FER2013's own label is the same ({agreed['count']} faces): {agreed['accuracy']:.1%}")
     lines.append(f"Expected calibration error: {values['calibration_error']:.3f}")
+    if "kl_divergence" in values:
+        lines.append(f"Divergence from the votes (KL): {values['kl_divergence']:.3f} nats")
     count = sum(values["count"] for values in metrics["splits"].values())
     seconds = sum(values["seconds"] for values in metrics["splits"].values())
     lines.append(f"Evaluated {count} faces in {seconds:.1f} s ({1000 * seconds / count:.2f} ms a face)")

@@ -7,6 +7,8 @@ flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, architecture, 
 import math
 from typing import Any
 
+import numpy as np
+
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE
 from ferkit.learning.architecture import Architecture
@@ -24,7 +26,9 @@ class TrainingGraph:
 
     With a teacher, also feed `taught`, the teacher's probabilities (N, output_size).
     Random numbers depend only on `seed` and the step, so that a resumed training equals an uninterrupted one. steps:
-    number of steps of the whole training, for the cosine schedule.
+    number of steps of the whole training, for the cosine schedule. distributions: also feed `targets` (N, output_size),
+    which are learned in place of the labels. frequencies: of the expressions in the training set (output_size,), for
+    logit adjustment (Menon et al., ICLR 2021).
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class TrainingGraph:
         scaling: Scaling | None,
         seed: int,
         steps: int,
+        frequencies: np.ndarray | None = None,
+        distributions: bool = False,
     ) -> None:
         self.graph = tf.Graph()
         with self.graph.as_default(), quiet():
@@ -46,7 +52,12 @@ class TrainingGraph:
             self.step = tf.train.get_or_create_global_step()
 
             faces = tf.cast(self.images[..., None], tf.float32)
-            vectors, targets = self.features, smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
+            vectors = self.features
+            if distributions:
+                self.targets = tf.placeholder(tf.float32, (None, network.output_size), "targets")
+                targets = spread(self.targets, network.output_size, hyperparams.label_smoothing)
+            else:
+                targets = smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
             if hyperparams.teacher_share:
                 targets = (1 - hyperparams.teacher_share) * targets + hyperparams.teacher_share * self.taught
             if hyperparams.mixup:
@@ -54,7 +65,11 @@ class TrainingGraph:
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)
             logits = build(faces, vectors, network, architecture, scaling, dropout)
             weights = network_variables()  # before the optimizer adds its own variables
-            self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
+            learned = logits
+            if hyperparams.logit_adjustment and frequencies is not None:
+                logarithms = np.log(np.maximum(frequencies, 1e-6)).astype(np.float32)
+                learned = logits + hyperparams.logit_adjustment * logarithms
+            self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=learned))
             self.accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), self.labels), tf.float32))
             objective = self.loss
             if hyperparams.weight_decay:
@@ -156,7 +171,12 @@ def network_variables() -> list[Any]:
 
 def smoothed(labels: Tensor, classes: int, share: float) -> Tensor:
     """One-hot labels (N, classes) with label smoothing: `share` is spread evenly (Szegedy et al., CVPR 2016)."""
-    return tf.one_hot(labels, classes) * (1 - share) + share / classes
+    return spread(tf.one_hot(labels, classes), classes, share)
+
+
+def spread(targets: Tensor, classes: int, share: float) -> Tensor:
+    """Distributions (N, classes) of which `share` is spread evenly over all classes."""
+    return targets * (1 - share) + share / classes
 
 
 def mixed(alpha: float, seed: int, step: Any, *batches: Tensor) -> list[Tensor]:

@@ -88,14 +88,25 @@ def _train(
     from ferkit.learning.graph import TrainingGraph  # TensorFlow is slow to import
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
-    graph = TrainingGraph(run.network, run.architecture, run.hyperparams, scaling, run.training.seed, run.steps)
+    targets = learn.targets if learn.targets is not None else np.eye(run.network.output_size)[learn.labels]
+    graph = TrainingGraph(
+        run.network,
+        run.architecture,
+        run.hyperparams,
+        scaling,
+        run.training.seed,
+        run.steps,
+        frequencies=targets.mean(axis=0),
+        distributions=learn.targets is not None,
+    )
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
             left = run.training.epochs - len(state.history)
             print(f"Resuming after epoch {len(state.history)}, {left} left to train")
         faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
-        print(f"Training model {run.network.model} on {faces}, features: {run.network.features}")
+        labels = "" if run.dataset.labels == "fer2013" else f", labels: {run.dataset.labels}"
+        print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
         if validation is None:
             print("No PublicTest split to choose an epoch by: the last epoch is kept")
         try:
@@ -129,6 +140,8 @@ def train_epoch(
     with tqdm(batches(run, learn, epoch), desc=name, total=run.steps_per_epoch, unit="step") as progress:
         for count, (batch, taught) in enumerate(progress, 1):
             feed = {graph.images: batch.images, graph.features: batch.features, graph.labels: batch.labels}
+            if batch.targets is not None:
+                feed[graph.targets] = batch.targets
             if taught is not None:
                 feed[graph.taught] = taught
             _, loss, accuracy = session.run([graph.train, graph.loss, graph.accuracy], feed)
@@ -161,10 +174,10 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
 
     def batch(step: int) -> tuple[Split, np.ndarray | None]:
         random = np.random.default_rng((run.training.seed, epoch, step))
-        images, vectors = learn.images[rows[step]], learn.features[rows[step]]
-        images, vectors = augment(images, vectors, run.network.features, run.augmentation, random)
+        faces = learn.take(rows[step])
+        images, vectors = augment(faces.images, faces.features, run.network.features, run.augmentation, random)
         taught = run.teacher.probabilities(images, vectors) if run.teacher else None
-        return Split(images, vectors, learn.labels[rows[step]]), taught
+        return dataclasses.replace(faces, images=images, features=vectors), taught
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, 0)

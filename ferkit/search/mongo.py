@@ -38,10 +38,10 @@ from ferkit.provenance import commit
 from ferkit.search import report
 from ferkit.search.hyperopt_compat import OldDatabase
 from ferkit.search.space import parameters, propose, values_of
-from ferkit.search.state import FORMAT, check_kept, difference, understood
+from ferkit.search.state import FORMAT, check_kept, current, difference, understood
 from ferkit.search.trial import check_same, run_of, run_trial
 from ferkit.search.trials import FAILURES, Trial, best, check_trial, is_hopeless, machine_failure
-from ferkit.settings import Optimizer, upgraded
+from ferkit.settings import Optimizer
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
 REACHED_WITHIN = 5.0  # seconds to wait for a connection
@@ -257,7 +257,7 @@ def find_search(server: Server, name: str) -> dict[str, Any]:
 def settings_in(server: Server, document: dict[str, Any]) -> dict[str, Any]:
     """The settings in a search's document. Raises UserError when it is damaged or from another version."""
     with understood(f"search {document['exp_key']} in {server.place}"):
-        settings = upgraded(json.loads(document["settings"]))
+        settings = current(json.loads(document["settings"]))
         check_kept(document["format"], settings)
         if not document["heartbeat"] > 0:
             raise ValueError(f"heartbeat {document['heartbeat']}")

@@ -30,7 +30,7 @@ from ferkit.settings import (
 )
 
 FORMAT = 1
-TRAINED = ("epochs", "seed", "bfloat16")  # the fields of Training that affect a search
+TRAINED = ("epochs", "seed", "bfloat16", "labels")  # the fields of Training that affect a search
 
 
 # --- the settings of a search ----------------------------------------------------------------------------------------
@@ -158,6 +158,14 @@ def _whole(default: Any, values: dict[str, Any]) -> Any:
     return with_values(default, values, group)
 
 
+def current(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a search that an earlier version may have begun, as today's version has them."""
+    settings = upgraded(settings)
+    settings["hyperparams"] = {"logit_adjustment": 0.0, **settings["hyperparams"]}
+    settings["training"] = {"labels": "fer2013", **settings["training"]}
+    return settings
+
+
 def write_state(path: Path, settings: dict[str, Any], trials: Sequence[Trial]) -> None:
     """Writes the settings and the finished trials as JSON. An incomplete file never appears."""
     state = {"format": FORMAT, "settings": settings, "trials": [dataclasses.asdict(trial) for trial in trials]}
@@ -173,7 +181,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], list[Trial]] | None:
         return None
     with understood(str(path)):
         state = json.loads(text)
-        state["settings"] = upgraded(state["settings"])
+        state["settings"] = current(state["settings"])
         check_kept(state["format"], state["settings"])
         trials = [Trial(**trial) for trial in state["trials"]]
         for number, trial in enumerate(trials, 1):

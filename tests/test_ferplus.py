@@ -1,0 +1,269 @@
+"""FER+: the votes joined, checked, learned and evaluated by the official rule."""
+
+import csv
+import gzip
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import entropy
+from sklearn.metrics import accuracy_score
+
+import convert_fer2013_to_images_and_landmarks as conversion
+import train
+from ferkit import saved_model
+from ferkit.constants import EMOTIONS
+from ferkit.data.dataset import open_dataset
+from ferkit.data.ferplus import COLUMN_OF, COLUMNS, distributions, majority, read_votes
+from ferkit.errors import UserError
+from ferkit.learning.graph import TrainingGraph
+from ferkit.learning.training import batches
+from ferkit.settings import Hyperparams, Network
+from model import ARCHITECTURES
+
+NO_FEATURES = ["--landmarks=no", "--hog=no", "--hog_windows=no"]
+EIGHT = (*EMOTIONS, "Contempt")
+
+
+def votes_for(rows: pd.DataFrame, seed: int = 0) -> np.ndarray:
+    """Ten votes for each face, most of them for its label: (N, 10)."""
+    random = np.random.default_rng(seed)
+    votes = np.zeros((len(rows), len(COLUMNS)), int)
+    for row, label in enumerate(rows["emotion"]):
+        column = COLUMN_OF[EMOTIONS[label]]
+        votes[row, column] = 7
+        votes[row, random.choice([place for place in range(10) if place != column])] += 3
+    return votes
+
+
+def write_votes(path: Path, usages, votes: np.ndarray) -> Path:
+    """A file laid out like Microsoft's fer2013new.csv."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Usage", "Image name", *COLUMNS])
+        for number, (usage, row) in enumerate(zip(usages, votes, strict=True)):
+            writer.writerow([usage, f"fer{number:07}.png", *row])
+    return path
+
+
+@pytest.fixture(scope="module")
+def faces(drawn_csv) -> pd.DataFrame:
+    return pd.read_csv(drawn_csv)
+
+
+@pytest.fixture(scope="module")
+def votes_csv(faces, tmp_path_factory) -> Path:
+    return write_votes(tmp_path_factory.mktemp("ferplus") / "fer2013new.csv", faces["Usage"], votes_for(faces))
+
+
+@pytest.fixture(scope="module")
+def voted(drawn_csv, votes_csv) -> Path:
+    """The drawn faces converted with their votes."""
+    folder = votes_csv.with_name("features")
+    flags = [f"--input={drawn_csv}", f"--folder={folder}", f"--ferplus={votes_csv}", *NO_FEATURES]
+    assert conversion.main(flags) == 0
+    return folder
+
+
+# --- the rule --------------------------------------------------------------------------------------------------------
+
+
+def official(votes: list[int], expressions: tuple[str, ...]) -> str | None:
+    """The rule in words: no single votes; more than half of the rest; neither unknown nor no face."""
+    counted = {name: count for name, count in zip(COLUMNS, votes, strict=True) if count > 1}
+    for name, count in counted.items():
+        if count > sum(counted.values()) / 2:
+            names = {COLUMNS[COLUMN_OF[expression]]: expression for expression in expressions}
+            return names.get(name)
+    return None
+
+
+@pytest.mark.parametrize("expressions", [EMOTIONS, EIGHT, ("Happy", "Sad")], ids=len)
+def test_majority_is_the_official_rules(expressions):
+    random = np.random.default_rng(1)
+    votes = random.multinomial(10, random.dirichlet(np.full(10, 0.3), 500))[range(500)]
+    found = majority(votes.astype(np.uint8), expressions)
+    expected = [official(row, expressions) for row in votes.tolist()]
+    assert [None if label < 0 else expressions[label] for label in found] == expected
+    assert None in expected and len(set(expected)) == len(expressions) + 1
+
+
+def test_distribution_is_the_share_of_the_votes_that_remain():
+    votes = np.zeros((4, 10), np.uint8)
+    votes[0, [COLUMN_OF["Happy"], COLUMN_OF["Neutral"], COLUMN_OF["Fear"], COLUMNS.index("unknown")]] = 4, 2, 1, 3
+    votes[1, [COLUMN_OF["Sad"], COLUMNS.index("NF")]] = 4, 6
+    votes[2, :10] = 1  # nothing remains
+    votes[3, [COLUMN_OF["Sad"], COLUMNS.index("contempt")]] = 5, 5
+    found = distributions(votes, EMOTIONS)
+    assert found.dtype == np.float32
+    expected = np.zeros((4, 7))
+    expected[0, [EMOTIONS.index("Happy"), EMOTIONS.index("Neutral")]] = 4 / 6, 2 / 6
+    expected[3, EMOTIONS.index("Sad")] = 1
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert distributions(votes, EIGHT)[3].tolist() == [0, 0, 0, 0, 0.5, 0, 0, 0.5]
+
+
+# --- joining ---------------------------------------------------------------------------------------------------------
+
+
+def test_votes_stand_beside_the_faces_they_belong_to(drawn_csv, voted, faces, votes_csv, tmp_path):
+    votes = read_votes(votes_csv).votes
+    for split, rows in faces.groupby("Usage").groups.items():
+        np.testing.assert_array_equal(np.load(voted / split / "votes.npy"), votes[rows])
+    manifest = json.loads((voted / "manifest.json").read_text())["ferplus"]
+    assert manifest["columns"] == list(COLUMNS) and manifest["splits"]["Training"]["with_majority"] > 400
+
+    flags = ["--expressions=3,5", "--limit=9", f"--folder={tmp_path / 'few'}", *NO_FEATURES]
+    assert conversion.main([f"--input={drawn_csv}", f"--ferplus={votes_csv}", *flags]) == 0
+    rows = faces[(faces["Usage"] == "PublicTest") & faces["emotion"].isin((3, 5))].index[:9]
+    np.testing.assert_array_equal(np.load(tmp_path / "few" / "PublicTest" / "votes.npy"), votes[rows])
+
+
+def test_compressed_votes_are_read(votes_csv, tmp_path):
+    with gzip.open(tmp_path / "votes.csv.gz", "wb") as file:
+        file.write(votes_csv.read_bytes())
+    np.testing.assert_array_equal(read_votes(tmp_path / "votes.csv.gz").votes, read_votes(votes_csv).votes)
+
+
+def shuffled(faces: pd.DataFrame, votes: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The rows in another order within each split, so that the splits still agree."""
+    order = np.concatenate(
+        [np.random.default_rng(0).permutation(rows) for rows in faces.groupby("Usage", sort=False).groups.values()]
+    )
+    return list(faces["Usage"]), votes[order]
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        (lambda faces, votes: (faces["Usage"][:-1], votes[:-1]), "has 979 rows, "),
+        (lambda faces, votes: (faces["Usage"][::-1], votes[::-1]), "in another order than"),
+        (shuffled, "its likeliest expression is the label of"),
+        (lambda faces, votes: (faces["Usage"][:0], votes[:0]), "has no FER+ votes"),
+        (lambda faces, votes: (faces["Usage"], votes - 1), "votes below 0"),
+        (lambda faces, votes: (faces["Usage"], votes.astype(str).astype(object) + "x"), "is no row of FER+"),
+    ],
+    ids=["fewer rows", "other splits", "other order", "empty", "negative", "no numbers"],
+)
+def test_votes_of_another_file_are_refused_before_anything_is_written(
+    drawn_csv, faces, changed, complaint, tmp_path, capsys
+):
+    path = write_votes(tmp_path / "votes.csv", *changed(faces, votes_for(faces)))
+    folder = tmp_path / "features"
+    assert conversion.main([f"--input={drawn_csv}", f"--folder={folder}", f"--ferplus={path}", *NO_FEATURES]) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "votes.csv" in error and complaint in error and not folder.exists()
+
+
+def test_missing_votes_are_said_with_their_address(drawn_csv, drawn_dataset, tmp_path, capsys):
+    assert conversion.main([f"--input={drawn_csv}", "--ferplus=none.csv", f"--folder={tmp_path / 'x'}"]) == 2
+    assert "get fer2013new.csv from https://" in capsys.readouterr().err
+    assert train.main(["--train=yes", "--labels=ferplus", f"--folder={drawn_dataset}"]) == 2
+    error = capsys.readouterr().err
+    assert "has no FER+ votes, which labels=ferplus needs" in error and "--ferplus=fer2013new.csv" in error
+
+
+# --- learning and evaluation -----------------------------------------------------------------------------------------
+
+
+def test_splits_carry_what_people_see(voted):
+    plain = open_dataset(voted)
+    dataset = plain.labelled("ferplus")
+    assert dataset.expressions == EMOTIONS and plain.labelled("ferplus8").expressions == EIGHT
+    assert len({plain.fingerprint, dataset.fingerprint, plain.labelled("ferplus8").fingerprint}) == 3
+    learn, test = dataset.load("Training", "none"), dataset.load("PrivateTest", "none")
+    assert (len(learn), len(test)) == (dataset.counts["Training"], dataset.counts["PrivateTest"])
+    votes = np.load(voted / "PrivateTest" / "votes.npy")
+    np.testing.assert_array_equal(test.labels, [label for label in majority(votes, EMOTIONS) if label >= 0])
+    np.testing.assert_allclose(learn.targets.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(learn.labels, learn.targets.argmax(axis=1))
+    few = dataset.sampled(50, seed=0).load("Training", "none")
+    assert len(few) == 50 and few.targets.shape == (50, 7)
+    with pytest.raises(UserError, match="has 8 expressions"):
+        plain.labelled("ferplus8").check("none", 7)
+
+
+def test_votes_are_learned_evaluated_and_kept_apart_from_labels(voted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=4"]
+    assert train.main(["--train=yes", "--evaluate=yes", "--labels=ferplus", "--logit_adjustment=0.3", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "labels: ferplus" in printed and "Where FER2013's own label is the same" in printed and "(KL): " in printed
+    metrics = json.loads(Path("best_model/metrics.json").read_text())["splits"]["PrivateTest"]
+    model = saved_model.load("best_model/saved_model.bin")
+    assert model.facts["training"]["labels"] == "ferplus"
+    test = open_dataset(voted).labelled("ferplus").load("PrivateTest", "none")
+    probabilities = model.predict(test.images, test.features)
+    assert metrics["count"] == len(test)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(test.labels, probabilities.argmax(axis=1)))
+    assert metrics["kl_divergence"] == pytest.approx(entropy(test.targets, probabilities, axis=1).mean(), rel=1e-4)
+    assert metrics["where_labels_agree"]["count"] == metrics["count"], "the drawn votes are for the labels"
+    assert metrics["where_labels_agree"]["accuracy"] == metrics["accuracy"]
+
+    assert train.main(["--evaluate=yes", *flags]) == 0, "any model on either labels"
+    own = json.loads(Path("best_model/metrics_fer2013.json").read_text())
+    assert own["labels"] == "fer2013" and own["splits"]["PrivateTest"]["count"] == 140
+    assert "deduplicated" in own["splits"]["PrivateTest"]
+
+    assert train.main(["--train=yes", "--resume=yes", "--logit_adjustment=0.3", *flags]) == 4
+    assert "is of another dataset" in capsys.readouterr().err
+
+
+def test_eight_expressions_train_and_predict(voted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=1"]
+    assert train.main(["--train=yes", "--evaluate=yes", "--labels=ferplus8", "--output_size=8", *flags]) == 0
+    assert saved_model.load("best_model/saved_model.bin").expressions == EIGHT
+
+
+def test_batches_bring_each_face_its_votes(voted):
+    from test_training import QUICK, settings
+
+    run = train_run(voted, QUICK, settings(voted))
+    learn = run.dataset.load("Training", "none")
+    for batch, _ in batches(run, learn, epoch=1):
+        np.testing.assert_array_equal(batch.labels, batch.targets.argmax(axis=1))
+
+
+def train_run(folder: Path, hyperparams: Hyperparams, training):
+    from ferkit.learning.run import Run
+
+    network = Network(model="slim", features="none")
+    return Run(open_dataset(folder).labelled("ferplus"), ARCHITECTURES["slim"], network, hyperparams, training)
+
+
+def test_loss_is_the_cross_entropy_with_the_votes_and_the_adjusted_logits():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, 48, 48), dtype=np.uint8)
+    targets = random.dirichlet(np.ones(7), 8).astype(np.float32)
+    frequencies = random.dirichlet(np.ones(7))
+    plain = Hyperparams(keep_prob=1.0, label_smoothing=0.1)
+    network = Network(model="slim", features="none", batch_norm_conv=False)
+    for hyperparams in (plain, replace(plain, logit_adjustment=0.5)):
+        graph = TrainingGraph(
+            network, ARCHITECTURES["slim"], hyperparams, None, 0, 10, frequencies=frequencies, distributions=True
+        )
+        with graph.session(bfloat16=False) as session:
+            feed = {graph.images: images / 1, graph.features: np.zeros((8, 0)), graph.labels: targets.argmax(axis=1)}
+            loss, logits = session.run([graph.loss, graph.logits], {**feed, graph.targets: targets})
+        logits = logits + hyperparams.logit_adjustment * np.log(frequencies)
+        logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        assert loss == pytest.approx(-((0.9 * targets + 0.1 / 7) * logarithms).sum(axis=1).mean(), rel=1e-4)
+
+
+# --- the real votes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_votes_give_the_official_counts():
+    path = os.environ.get("FERPLUS_CSV")
+    if not path:
+        pytest.skip("FERPLUS_CSV does not name the real fer2013new.csv")
+    usages, votes = read_votes(path)
+    for expressions, expected in ((EIGHT, (25060, 3199, 3153)), (EMOTIONS, (24941, 3186, 3137))):
+        decided = pd.Series(majority(votes, expressions) >= 0).groupby(usages).sum()
+        assert tuple(decided[["Training", "PublicTest", "PrivateTest"]]) == expected
