@@ -31,7 +31,7 @@ job: $(VENV)/.run  ## the whole job on drawn faces, in about two minutes; on rea
 	$(BIN)/python predict.py --image $(JOB_PHOTO) --model_path=$(JOB_MODEL) --output=demo/annotated.png
 	@echo 'Look at demo/annotated.png and demo/best_model/confusion_matrix.png'
 
-test: $(VENV)/.dev  ## run the tests, in a few minutes
+test: $(VENV)/.dev  ## run the tests, in five minutes on two cores
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.dev  ## the slow tests too; on the real faces as well: FER2013_CSV=fer2013.csv make test-all

@@ -425,7 +425,7 @@ def test_every_architecture_can_be_chosen():
 
 
 def test_quantized_network_is_a_quarter_of_the_size_and_nearly_the_same(tmp_path):
-    network = Network("A", "landmarks", 5)
+    network = Network("quick", "landmarks", 5)
     images, vectors, _ = faces = tiny_set(network)
     scaling = Scaling.of(images, vectors)
     graph = graph_of(network, STEADY, scaling, seed=0, steps=1000)

@@ -141,8 +141,8 @@ def test_one_recognizer_serves_many_threads(recognizer, small_model, detector):
         people = [draw_photo(chosen, np.random.default_rng(4))[0] for chosen in ((HAPPY,), (HAPPY, SURPRISE))]
         expected = [shared.recognize(image) for image in people]
         assert [len(faces) for faces in expected] == [1, 2]
-        found = in_threads(lambda number: shared.recognize(people[number % 2]), threads=8, calls=80)  # noqa: B023
-        assert found == [expected[number % 2] for number in range(80)]
+        found = in_threads(lambda number: shared.recognize(people[number % 2]), threads=8, calls=40)  # noqa: B023
+        assert found == [expected[number % 2] for number in range(40)]
 
 
 def test_a_recognizer_may_be_made_in_every_thread(portrait):

@@ -66,7 +66,7 @@ def convert(
 
     labels: the expressions to keep, ascending; they become 0…K-1. arrays: any of "landmarks", "hog_features",
     "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg: also writes the faces as
-    pictures. limit: how many rows of each split to keep. ferplus_path: FER+'s votes, which are joined row by row. Raises
+    pictures. limit: how many rows of each split to keep. ferplus_path: the votes of FER+, joined row by row. Raises
     UserError when the source, the votes or the folder cannot be used.
     """
     check_output(Path(folder), Path(source))
