@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ferkit.constants import EMOTIONS
-from ferkit.flags import add_flags, add_yes_no, override, positive
+from ferkit.flags import Parser, add_flags, add_yes_no, override, positive
 from ferkit.processes import command
 from parameters import DATASET
 
@@ -23,7 +23,9 @@ from parameters import DATASET
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from ferkit.data.conversion import HOG_IMAGES, convert  # here, so that a missing package gives a one-line error
+    import pandas  # noqa: F401 here, so that a missing package gives a one-line error at once
+
+    from ferkit.data.conversion import HOG_IMAGES, convert
     from ferkit.features import PARTS
 
     dataset = override(DATASET, arguments)
@@ -49,9 +51,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     from ferkit.features import PARTS
 
-    parser = argparse.ArgumentParser(
-        description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features."
-    )
+    parser = Parser(description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features.")
     add_yes_no(parser, "-j", "--jpg", default=False, help="also write every face as a jpg")
     for name, part in PARTS.items():
         options = [f"-{flag}" if len(flag) <= 2 else f"--{flag}" for flag in part.flags]

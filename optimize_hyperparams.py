@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import parameters
 from ferkit.errors import UserError
-from ferkit.flags import add_flags, add_yes_no, override
+from ferkit.flags import Parser, add_flags, add_yes_no, override
 from ferkit.processes import command, ended_by_signals
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ TRIAL = "--trial"  # with this flag, the script is the process of one trial
 TRIAL_COMMAND = (sys.executable, str(Path(__file__).resolve()), TRIAL)
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Never prints a password in its errors, even if the address or the password was given to a wrong flag."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

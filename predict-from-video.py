@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ferkit.flags import add_flags, add_model_flags, override
+from ferkit.flags import Parser, add_flags, override
+from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command, ended_by_signals, quiet_libraries
 from ferkit.settings import check
 from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
@@ -27,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from tqdm import tqdm
 
-    from ferkit import recognition  # here, so that a missing package gives a one-line error
     from ferkit.video.live import Live, check_outputs, in_video
     from ferkit.video.recording import FaceLog, Recorder
     from ferkit.video.source import Reader, open_video
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ended_by_signals(), quiet_libraries(), contextlib.ExitStack() as stack:
         display = stack.enter_context(Display()) if settings.window else None
         video = stack.enter_context(open_video(source))
-        recognizer = recognition.from_flags(arguments, settings, DATASET, TRAINING)
+        recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
         recognizer.warm_up()
         if display is not None:
             display.check()
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     from ferkit.video.recording import CODECS, LOGS
 
-    parser = argparse.ArgumentParser(description="Recognize the expression of every face in a video, live.")
+    parser = Parser(description="Recognize the expression of every face in a video, live.")
     camera = VIDEO_PREDICTOR.camera_source
     parser.add_argument(
         "--source",

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ferkit.errors import UserError
-from ferkit.flags import add_flags, add_model_flags, add_yes_no, override
+from ferkit.flags import Parser, add_flags, add_yes_no, override
+from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command
 from ferkit.settings import check
 from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
-    recognizer = recognition.from_flags(arguments, settings, DATASET, TRAINING)
+    recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
     for path in paths:
         try:
             image = read_image(path)
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
-    parser = argparse.ArgumentParser(description="Recognize the expression of every face in a picture.")
+    parser = Parser(description="Recognize the expression of every face in a picture.")
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument(
         "--output",

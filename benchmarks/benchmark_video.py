@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ferkit import recognition
 from ferkit.data.drawn_faces import draw_photo
-from ferkit.flags import add_model_flags, override
+from ferkit.flags import override
+from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command, quiet_libraries
 from ferkit.recognition import Recognizer
 from ferkit.video.live import Live, in_video
@@ -168,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
         source = arguments.source or str(Path(folder) / "drawn.mp4")
         if arguments.source is None:
             write_drawn(Path(source), arguments.frames)
-        recognizer = recognition.from_flags(arguments, in_video(settings), DATASET, TRAINING)
+        recognizer = recognizer_of(arguments, in_video(settings), DATASET, TRAINING)
         recognizer.warm_up()
         print(f"Model: features {recognizer.model.features}")
         measure_file(recognizer, settings, source, Path(folder) / "annotated.mp4")

@@ -220,7 +220,7 @@ def load(path: str | Path) -> Machine:
         raise
     except Exception as error:  # a damaged archive can raise almost any error
         raise UserError(
-            f"{path} is not a whole saved machine ({error}): copy it again, or delete it and train"
+            f"{path} is not a whole saved machine ({error}): name another with --model_path, or copy it again"
         ) from error
 
 

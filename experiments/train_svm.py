@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import parameters
-from ferkit.flags import add_flags, add_yes_no, check_asked, override
+from ferkit.flags import Parser, add_flags, add_yes_no, check_asked, override
 from ferkit.processes import command
 from ferkit.settings import check
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.train_svm",
         description="Train a support vector machine on landmarks and HOG; evaluate it.",
     )

@@ -30,4 +30,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ferkit' has no attribute '{name}'")
     import importlib
 
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    from ferkit.processes import cure_of_missing
+
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        if cure := cure_of_missing(error):
+            raise ImportError(cure) from error
+        raise
+    return getattr(module, name)

@@ -9,12 +9,19 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ferkit.errors import UserError
-from ferkit.settings import DatasetPaths, Training, check_types, choices_of
+from ferkit.settings import check_types, choices_of
 
 Settings = TypeVar("Settings")
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line that reports a wrong flag in one line instead of with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def yes_no(text: str) -> bool:
@@ -61,13 +68,6 @@ def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Ite
             allowed = tuple((choices or {}).get(name, ())) or choices_of(field)
             metavar = None if allowed else {int: "N", float: "X"}.get(kind, "PATH")
             parser.add_argument(*options, dest=name, type=kind, choices=allowed, metavar=metavar, help=help)
-
-
-def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> None:
-    """Adds the flags that choose the model for recognition; `recognition.from_flags` reads them."""
-    help = f"the model (default: {training.save_model_path}, or the one in pretrained/ while there is none)"
-    parser.add_argument("--model_path", "--save_model_path", metavar="PATH", help=help)
-    add_flags(parser, dataset, "shape_predictor_path")
 
 
 def override(settings: Settings, arguments: argparse.Namespace) -> Settings:

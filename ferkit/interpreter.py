@@ -24,23 +24,18 @@ class SharedInterpreter:
         self._threads = threads or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._interpreter = self._new()
+        self._process = os.getpid()  # the process whose threads the interpreter uses
         self._shapes: list[tuple[int, ...]] = []  # input shapes that memory is allocated for
+        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()  # LiteRT's: name, shape, dtype
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         _all.add(self)
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """LiteRT's details of the inputs: name, shape, dtype."""
-        return self._interpreter.get_input_details()
-
-    @property
-    def outputs(self) -> list[dict[str, Any]]:
-        """LiteRT's details of the outputs."""
-        return self._interpreter.get_output_details()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for the inputs `arrays`, given in the order of `inputs`. The first axis may have any length."""
         shapes = [array.shape for array in arrays]
         with self._lock:
+            if self._process != os.getpid():
+                self._restart()
             interpreter = self._interpreter
             inputs = interpreter.get_input_details()
             if shapes != self._shapes:
@@ -59,25 +54,24 @@ class SharedInterpreter:
             return Interpreter(model_content=self._network, num_threads=self._threads)
 
     def _restart(self) -> None:
-        """Makes a new interpreter in a forked process.
+        """Makes a new interpreter in a forked process, when it is first needed there.
 
         The old interpreter would wait for threads that exist only in the parent. It is kept but never used again,
         because its release could also wait for them.
         """
         _abandoned.append(self._interpreter)
-        self._lock = threading.Lock()
-        self._interpreter = self._new()
-        self._shapes = []
+        self._interpreter, self._process, self._shapes = self._new(), os.getpid(), []
 
 
 _abandoned: list[Interpreter] = []  # old interpreters in a forked process
 _all: "weakref.WeakSet[SharedInterpreter]" = weakref.WeakSet()
 
 
-def _restart_all() -> None:
+def _unlock_all() -> None:
+    """In a forked process: a thread of the parent may have held a lock, and cannot release it here."""
     for interpreter in list(_all):
-        interpreter._restart()
+        interpreter._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restart_all)
+    os.register_at_fork(after_in_child=_unlock_all)

@@ -48,7 +48,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             print(f"error: {error}", file=sys.stderr)
             return error.status
         except ModuleNotFoundError as error:
-            cure = _cure_of_missing(error)
+            cure = cure_of_missing(error)
             if cure is None:
                 raise
             print(f"error: {cure}", file=sys.stderr)
@@ -67,7 +67,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     return wrapped
 
 
-def _cure_of_missing(error: ModuleNotFoundError) -> str | None:
+def cure_of_missing(error: ModuleNotFoundError) -> str | None:
     """The message for a missing package; None for a module of the toolkit or of an unknown package."""
     package = (error.name or "").partition(".")[0]
     if package in _FOR_RECOGNITION:
@@ -115,9 +115,16 @@ class _StderrSilencer:
                 os.close(self._terminal)
                 self._warnings.__exit__(None, None, None)
 
-    def restart_in_child(self) -> None:
-        """Ends the redirection in a forked process, which lacks the threads that wanted it."""
-        self._lock = threading.Lock()
+    def before_fork(self) -> None:
+        """Waits until no thread is in the middle of a change."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Ends the redirection, because the child lacks the threads that wanted it."""
+        self._lock.release()
         if self._users:
             self._users = 1
             self.leave()
@@ -125,7 +132,11 @@ class _StderrSilencer:
 
 _silencer = _StderrSilencer()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_silencer.restart_in_child)
+    os.register_at_fork(
+        before=_silencer.before_fork,
+        after_in_parent=_silencer.after_fork_in_parent,
+        after_in_child=_silencer.after_fork_in_child,
+    )
 
 
 @contextlib.contextmanager
@@ -134,9 +145,7 @@ def quiet() -> Iterator[None]:
 
     Several threads may be inside at the same time.
     """
-    try:
-        os.fstat(2)
-    except OSError:  # stderr is closed, so there is nothing to drop
+    if sys.__stderr__ is None:  # stderr is closed, and descriptor 2 may belong to any other file by now
         yield
         return
     _silencer.enter()

@@ -5,19 +5,16 @@ for face in recognizer.recognize(frame):  # BGR (H, W, 3) uint8, as OpenCV gives
     print(face.expression, face.confidence, face.box, face.probabilities)
 """
 
-import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ferkit import features, saved_model
-from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR
+from ferkit.constants import IMAGE_SIZE, SHAPE_PREDICTOR
 from ferkit.errors import UserError
-from ferkit.flags import override
-from ferkit.settings import DatasetPaths, Training, VideoPredictor, check
+from ferkit.settings import Training, VideoPredictor, check
 from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
 from ferkit.vision.detection import find_faces
@@ -116,24 +113,6 @@ def model_to_use(trained: str | Path | None = None) -> Path:
     """The model at `trained`, by default `best_model/saved_model.bin`; if it does not exist, the shipped model."""
     path, shipped = Path(trained or Training().save_model_path), saved_model.shipped()
     return shipped if not path.exists() and shipped.exists() else path
-
-
-def from_flags(
-    arguments: argparse.Namespace, settings: VideoPredictor, dataset: DatasetPaths, training: Training
-) -> Recognizer:
-    """The recognizer that the flags of `flags.add_model_flags` choose. Prints a note for the shipped model."""
-    given, path = arguments.model_path, training.save_model_path
-    chosen = Path(given) if given is not None else model_to_use(path)
-    if given is None and chosen != Path(path):
-        print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
-    recognizer = Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
-    if settings.emotions not in (EMOTIONS, recognizer.expressions):
-        print(
-            f"note: VIDEO_PREDICTOR.emotions is {', '.join(settings.emotions)}, but the model was trained on "
-            f"{', '.join(recognizer.expressions)}: the model's names are used",
-            file=sys.stderr,
-        )
-    return recognizer
 
 
 def label(face: Face, show_confidence: bool) -> str:

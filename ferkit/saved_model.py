@@ -144,7 +144,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"no trained model at {path}: run 'python train.py --train=yes', or set TRAINING.save_model_path"
+            f"no trained model at {path}: run 'python train.py --train=yes', or name another with --model_path"
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
@@ -165,7 +165,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         raise
     except Exception as error:  # a damaged archive or network can raise almost any error
         raise UserError(
-            f"{path} is not a whole saved model ({error}): copy it again, or delete it and train"
+            f"{path} is not a whole saved model ({error}): name another with --model_path, or copy it again"
         ) from error
 
 

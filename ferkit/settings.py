@@ -27,8 +27,11 @@ SCHEDULES = ("exponential", "cosine")
 
 # Names of settings and facts in files of earlier versions, with their present names.
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
-# Settings that earlier trainings did not have, with the values that correspond to those trainings.
-ADDED: dict[str, Any] = {"teacher_share": 0.0, "logit_adjustment": 0.0}
+# Settings that earlier trainings, searches and rows did not have, with the values that correspond to those, by group.
+ADDED: dict[str, dict[str, Any]] = {
+    "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0},
+    "training": {"quantize": False, "bfloat16": "auto", "labels": "fer2013"},
+}
 
 Settings = TypeVar("Settings")
 Choices = tuple[str, ...] | Callable[[], Iterable[str]]
@@ -332,11 +335,13 @@ class Parameters(Protocol):
 
 
 def check(*groups: Any) -> None:
-    """Raises UserError for the first value that is outside its range or not one of its choices."""
+    """Raises UserError for the first value of the wrong type, outside its range, or not one of its choices."""
     for settings in groups:
         for item in dataclasses.fields(settings):
             value, allowed = getattr(settings, item.name), wanted(item)
             values = value if isinstance(value, tuple) else (value,)
+            if needed := type_wanted(item, value):
+                raise UserError(f"{item.name} is {value!r}: it must be {needed}")
             if allowed is not None and not (values and all(_is_allowed(one, item) for one in values)):
                 raise UserError(f"{item.name} is {value}: it must be {allowed}")
 
@@ -368,18 +373,21 @@ def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
 def check_types(settings: Any) -> None:
     """Raises UserError when a value of `settings`, as edited in parameters.py, does not have the type of its field."""
     for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        if typing.get_origin(item.type) is tuple:
-            kind = typing.get_args(item.type)[0]
-            fits = isinstance(value, tuple) and all(_fits(one, kind) for one in value)
-            needed = f"a tuple, like {TUPLES[kind]}"
-        else:
-            fits, needed = _fits(value, item.type), KINDS[item.type]
-            choices = choices_of(item)
-            if fits and choices and value not in choices:
-                fits, needed = False, f"one of {', '.join(choices)}"
-        if not fits:
+        value, choices = getattr(settings, item.name), choices_of(item)
+        needed = type_wanted(item, value)
+        if not needed and choices and not isinstance(value, tuple) and value not in choices:
+            needed = wanted(item)
+        if needed:
             raise UserError(f"parameters.py sets {item.name} to {value!r}: it must be {needed}")
+
+
+def type_wanted(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """The type of a field in words, if `value` does not have it; else None."""
+    if typing.get_origin(item.type) is tuple:
+        kind = typing.get_args(item.type)[0]
+        fits = isinstance(value, tuple) and all(_fits(one, kind) for one in value)
+        return None if fits else f"a tuple, like {TUPLES[kind]}"
+    return None if _fits(value, item.type) else KINDS[item.type]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -405,6 +413,8 @@ def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> S
     """`settings` with the `values` of `source`. Raises UserError for an unknown name or choice, and a wrong type."""
     fields = {item.name: item for item in dataclasses.fields(settings)}  # type: ignore[arg-type]
     fitting: dict[str, Any] = {}
+    if twice := [old for old, new in RENAMED.items() if old in values and new in values]:
+        raise UserError(f"{source} sets {RENAMED[twice[0]]} twice, once by its old name {twice[0]}: leave one out")
     for name, value in renamed(values).items():
         if name not in fields:
             raise UserError(f"{source} sets '{name}', which does not exist: it can set {', '.join(fields)}")
@@ -415,6 +425,11 @@ def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> S
         if choices and value not in choices:
             raise UserError(f"{source} sets {name} to '{value}': it must be one of {', '.join(choices)}")
     return dataclasses.replace(settings, **fitting)  # type: ignore[type-var]
+
+
+def with_added(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of settings, as an earlier version may have written them, with the settings that were added since."""
+    return {group: {**ADDED.get(group, {}), **values} if group in ADDED else values for group, values in groups.items()}
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ferkit.learning.distillation import Teacher, find_teacher
 from ferkit.learning.run import CannotResume, Run
 from ferkit.learning.training import batches, train
 from ferkit.search import mongo
-from ferkit.search.space import parameters, suggest
+from ferkit.search.space import searched_hyperparams, suggest
 from ferkit.search.state import search_settings
 from ferkit.search.trial import run_trial
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
@@ -137,7 +137,7 @@ def test_search_keeps_to_its_teacher(small_model, raw_model, drawn_dataset, tmp_
     shutil.copy(raw_model, path)
     with pytest.raises(UserError, match="is another teacher than that of x: copy it from there"):
         mongo.check_worker(settings, str(drawn_dataset), ARCHITECTURES, "x")
-    chosen = parameters(settings, suggest(settings, [], 1))
+    chosen = searched_hyperparams(settings, suggest(settings, [], 1))
     job = {"settings": settings, "parameters": chosen, "folder": str(drawn_dataset)}
     outcome = run_trial(job, command_line("optimize_hyperparams.py", "--trial", slim=True), lambda accuracies: False)
     assert outcome.status == "failed" and "is another teacher than that of the search" in outcome.reason

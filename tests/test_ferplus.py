@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,18 @@ from scipy.stats import entropy
 from sklearn.metrics import accuracy_score
 
 import convert_fer2013_to_images_and_landmarks as conversion
+import parameters
 import train
 from ferkit import saved_model
 from ferkit.constants import EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.data.ferplus import COLUMN_OF, COLUMNS, distributions, majority, read_votes
 from ferkit.errors import UserError
+from ferkit.learning.configuration import TrainingSettings
 from ferkit.learning.graph import TrainingGraph
 from ferkit.learning.training import batches
+from ferkit.search.report import training_command
+from ferkit.search.state import search_settings
 from ferkit.settings import Hyperparams, Network
 from model import ARCHITECTURES
 
@@ -210,7 +215,7 @@ def test_votes_are_learned_evaluated_and_kept_apart_from_labels(voted, tmp_path,
     assert "deduplicated" in own["splits"]["PrivateTest"]
 
     assert train.main(["--train=yes", "--resume=yes", "--logit_adjustment=0.3", *flags]) == 4
-    assert "is of another dataset" in capsys.readouterr().err
+    assert "has labels=ferplus, not fer2013" in capsys.readouterr().err
 
 
 def test_eight_expressions_train_and_predict(voted, tmp_path, monkeypatch, capsys):
@@ -218,6 +223,42 @@ def test_eight_expressions_train_and_predict(voted, tmp_path, monkeypatch, capsy
     flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=1"]
     assert train.main(["--train=yes", "--evaluate=yes", "--labels=ferplus8", "--output_size=8", *flags]) == 0
     assert saved_model.load("best_model/saved_model.bin").expressions == EIGHT
+
+
+def test_splits_without_a_face_that_can_be_used(voted, tmp_path, capsys):
+    folder = tmp_path / "features"
+    shutil.copytree(voted, folder)
+    nobody = np.zeros_like(np.load(folder / "PrivateTest" / "votes.npy"))
+    np.save(folder / "PrivateTest" / "votes.npy", nobody)
+    assert set(open_dataset(folder).labelled("ferplus").counts) == {"Training", "PublicTest"}
+    np.save(folder / "Training" / "votes.npy", np.zeros((700, 10), np.uint8))
+    assert train.main(["--train=yes", "--labels=ferplus", f"--folder={folder}"]) == 2
+    assert "has no training face that labels=ferplus can use" in capsys.readouterr().err
+
+
+def test_model_of_seven_expressions_is_not_asked_for_an_eighth(voted, raw_model, capsys):
+    assert train.main(["--evaluate=yes", f"--folder={voted}", f"--model_path={raw_model}", "--labels=ferplus8"]) == 2
+    assert "use --labels=ferplus" in capsys.readouterr().err
+
+
+def test_many_votes_are_counted_without_overflow():
+    votes = np.zeros((1, 10), np.uint8)
+    votes[0, COLUMN_OF["Neutral"]] = 200
+    assert majority(votes, EMOTIONS).tolist() == [EMOTIONS.index("Neutral")]
+
+
+def test_search_prints_a_command_with_its_labels(voted):
+    network, hyperparams, training, augmentation = (
+        parameters.NETWORK,
+        parameters.HYPERPARAMS,
+        parameters.TRAINING,
+        parameters.AUGMENTATION,
+    )
+    usual = TrainingSettings(network, hyperparams, training, augmentation)
+    run = train_run(voted, hyperparams, replace(training, labels="ferplus"))
+    settings = search_settings(run, parameters.OPTIMIZER)
+    assert "--labels=ferplus" in training_command(settings, usual, "fer2013_features", Path("search/x"))
+    assert settings["training"]["labels"] == "ferplus"
 
 
 def test_batches_bring_each_face_its_votes(voted):

@@ -20,7 +20,7 @@ FLOORS = (
     ("ferkit.settings", "ferkit.flags"),
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
-    ("ferkit.video", "ferkit.search"),
+    ("ferkit.video", "ferkit.search", "ferkit.model_flags"),
     ("ferkit", "ferkit.console", *FOR_USERS),
     ("experiments", *SCRIPTS),
 )  # fmt: skip
@@ -106,8 +106,10 @@ TENSORFLOW, VISION, ENGINE = {"tensorflow", "tflearn"}, {"dlib", "cv2"}, {"hyper
 HEAVY = TENSORFLOW | VISION | ENGINE | {"numpy", "pandas", "scipy", "sklearn", "skimage", "ai_edge_litert"}
 # What importing a module must not bring in. Scripts bring in nothing, so that a missing package is one line.
 SPARED = {
-    **dict.fromkeys((*SCRIPTS, "experiments.train_svm"), HEAVY),
-    **dict.fromkeys(("ferkit", "ferkit.processes", "ferkit.flags", "ferkit.settings", "ferkit.files"), HEAVY),
+    **dict.fromkeys((*SCRIPTS, "experiments.train_svm", "experiments.reproduce_results"), HEAVY),
+    **dict.fromkeys(
+        ("ferkit", "ferkit.processes", "ferkit.flags", "ferkit.settings", "ferkit.files", "ferkit.model_flags"), HEAVY
+    ),
     **dict.fromkeys(("parameters", "model", "ferkit.console"), HEAVY),
     "ferkit.vision.detection": TENSORFLOW | VISION | {"ai_edge_litert"},
     "ferkit.features": TENSORFLOW | VISION,

@@ -21,6 +21,7 @@ from ferkit.settings import OPTIMIZERS, Hyperparams, Network, Training
 from model import ARCHITECTURES
 from parameters import HYPERPARAMS
 
+AT_ONCE = (("A", "landmarks"), ("C", "none"))  # tested by `make test`; the others by `make test-all`
 TINY = 16  # faces that a network must be able to learn by heart
 STEADY = replace(HYPERPARAMS, optimizer="adam", optimizer_param=0.9, learning_rate=1e-3, keep_prob=1.0)
 PLAIN = replace(HYPERPARAMS, optimizer_param=0.0, learning_rate=0.1, keep_prob=1.0)  # a step is the rate × the gradient
@@ -107,8 +108,14 @@ def saved(network: Network, graph: TrainingGraph, session: "tf.Session", scaling
     return saved_model.load(path)
 
 
-@pytest.mark.parametrize("kind", FEATURES)
-@pytest.mark.parametrize("name", ["quick", *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if name == "quick" or (name, kind) in AT_ONCE else pytest.mark.slow)
+        for name in ("quick", *ARCHITECTURES)
+        for kind in FEATURES
+    ],
+)
 def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, kind, tmp_path):
     network = Network(model=name, features=kind, output_size=5)
     images, vectors, _ = faces = tiny_set(network)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -106,6 +107,9 @@ def test_settings_outside_their_range_are_refused():
         Recognizer(settings=VideoPredictor(margin=3))
     with pytest.raises(UserError, match="detector is eyes: it must be one of blazeface, haar"):
         Recognizer(settings=VideoPredictor(detector="eyes"))
+    for values, complaint in (({"margin": "x"}, "a number"), ({"small_faces": "no"}, "true or false")):
+        with pytest.raises(UserError, match=f"it must be {complaint}"):
+            Recognizer(settings=VideoPredictor(**values))
     with pytest.raises(UserError, match="no trained model at nowhere.bin"):
         Recognizer("nowhere.bin")
 
@@ -165,6 +169,50 @@ def test_overlapping_quiet_gives_stderr_back(capfd):
     os.write(2, b"a message")
     assert capfd.readouterr().err == "a message"
     assert processes._silencer._users == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_child_that_is_forked_meanwhile_has_its_stderr():
+    code = """
+import os, threading
+from ferkit.processes import quiet
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        with quiet():
+            pass
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+silent = 0
+for _ in range(200):
+    child = os.fork()
+    if child == 0:
+        with quiet():
+            pass  # the lock is free in the child, and in its own children
+        grandchild = os.fork()
+        if grandchild == 0:
+            with quiet():
+                os._exit(0)
+        os.waitpid(grandchild, 0)
+        os._exit(os.readlink("/proc/self/fd/2") == "/dev/null")
+    silent += os.waitpid(child, 0)[1] != 0
+stop.set()
+for thread in threads: thread.join()
+print(silent)
+"""
+    run = run_python(code)
+    assert run.stdout == "0\n", run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes stderr")
+def test_quiet_leaves_a_file_alone_that_has_the_number_of_a_closed_stderr(tmp_path):
+    code = "import os; from ferkit.processes import quiet\n"
+    code += "number = os.open('file', os.O_CREAT | os.O_WRONLY)\n"
+    code += "with quiet(): os.write(number, b'text')\nprint(number)"
+    shell = f'exec {shlex.quote(sys.executable)} -c "$1" 2>&-'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(["sh", "-c", shell, "sh", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == "2\n" and (tmp_path / "file").read_text() == "text"
 
 
 def test_files_get_the_permissions_of_the_umask_and_threads_do_not_see_it_change(tmp_path):
@@ -285,6 +333,13 @@ def test_package_that_is_not_installed_is_one_line_with_the_command(package, scr
     code = WITHOUT.format(packages={package}, script=script, flags=flags, root=str(ROOT))
     run = run_python(code, cwd=tmp_path)
     assert (run.returncode, run.stderr) == (2, f"error: {package} is not installed: '{cure}'\n")
+
+
+def test_package_that_the_library_misses_is_an_import_error_with_the_command():
+    code = WITHOUT.replace("sys.argv = [{script!r}, *{flags!r}]", "").split("sys.path.insert")[0]
+    run = run_python(code.format(packages={"cv2"}) + "from ferkit import Recognizer")
+    last = "ImportError: cv2 is not installed: 'pip install --no-deps -r requirements-predict.txt'"
+    assert run.stderr.splitlines()[-1] == last
 
 
 def test_training_without_tensorflow_is_one_line_with_the_command(drawn_dataset, tmp_path):

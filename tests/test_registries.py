@@ -11,7 +11,7 @@ import convert_fer2013_to_images_and_landmarks as conversion
 import parameters
 import predict
 import train
-from experiments import reproduce_results
+from experiments import runner
 from ferkit import features, saved_model
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.features import Feature, Part
@@ -74,9 +74,9 @@ def test_a_feature(drawn_csv, photo, monkeypatch, tmp_path, capsys):
 
 
 def test_a_feature_changes_no_finished_plan(monkeypatch):
-    before = reproduce_results.plan([])
+    before = runner.plan([])
     monkeypatch.setitem(features.FEATURES, "nothing", Feature((), "nothing"))
-    assert reproduce_results.plan([]) == before
+    assert runner.plan([]) == before
 
 
 def test_an_architecture(drawn_dataset, photo, monkeypatch, tmp_path, capsys):

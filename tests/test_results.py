@@ -13,9 +13,10 @@ from conftest import ROOT, run_script
 from test_search import wait_until
 
 import parameters
-from experiments import report, reproduce_results, results, support_vector_machine, train_svm
+from experiments import report, reproduce_results, results, runner, support_vector_machine, train_svm
 from experiments.report import tables
-from experiments.reproduce_results import (
+from experiments.results import COLUMNS, FIVE, SEVEN, Record, Row, append, read
+from experiments.runner import (
     CELLS,
     MODEL_C,
     ON_REQUEST,
@@ -29,7 +30,6 @@ from experiments.reproduce_results import (
     is_converted,
     plan,
 )
-from experiments.results import COLUMNS, FIVE, SEVEN, Record, Row, append, read
 from ferkit import features
 from ferkit.constants import SHIPPED_MODEL
 from ferkit.data import conversion
@@ -53,7 +53,7 @@ from slim import slim
 from model import ARCHITECTURES
 ARCHITECTURES["A"] = dataclasses.replace(ARCHITECTURES["A"], build=slim)  # in the processes of the rows, too
 if __name__ == "__main__":
-    from experiments import reproduce_results
+    from experiments import reproduce_results, runner
     sys.exit(reproduce_results.main())
 """
 FIRST_COLUMNS = (
@@ -75,7 +75,7 @@ def record(row: Row, validation: float = 0.66, test: float = 0.68, **changes: st
 def put(folder: Path, line: Record, **content: object) -> None:
     """A finished row as the runner leaves it in `folder`: its line, and a file of its own."""
     row = Row.of(line)
-    settings = reproduce_results.row_settings(row, Experiment("fer2013.csv"))
+    settings = runner.row_settings(row, Experiment("fer2013.csv"))
     path = results.detail_path(folder, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     assert content.keys() <= {"settings", "record", "metrics", "history"}
@@ -198,11 +198,11 @@ def test_rows_in_the_file_were_trained_with_the_settings_of_today():
     """Otherwise inputs would be compared that had different recipes."""
     runs = Experiment("fer2013.csv", results=ROOT / "results")
     records = read(runs.table)
-    assert reproduce_results.outdated(runs, records) == []
+    assert runner.outdated(runs, records) == []
     for line in records:
         content = results.detail(runs.results, line)
         if content["metrics"] is not None:
-            trained = reproduce_results.trained_settings(upgraded(content["metrics"]["model"]), content["settings"])
+            trained = runner.trained_settings(upgraded(content["metrics"]["model"]), content["settings"])
             assert json.loads(json.dumps(trained)) == content["settings"]
             assert_accuracies_are_measured(line, content)
 
@@ -221,15 +221,15 @@ def assert_accuracies_are_measured(line: Record, content: dict) -> None:
 
 def test_rows_of_other_settings_are_told_and_not_mixed_with_those_of_today(tmp_path, monkeypatch, capsys):
     runs = Experiment("fer2013.csv", tmp_path / "work", tmp_path / "results", None)
-    monkeypatch.setattr(reproduce_results, "experiment_of", lambda arguments: runs)
+    monkeypatch.setattr(runner, "experiment_of", lambda arguments: runs)
     for row in (CELLS[0], OURS[0], SVMS[0]):
         put(runs.results, record(row))
-    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    assert runner.outdated(runs, read(runs.table)) == []
     assert reproduce_results.main(["--report"]) == 0 and "Model A, raw pixels" in capsys.readouterr().out
 
     monkeypatch.setitem(parameters.OWN_SETTINGS["A"], "keep_prob", 0.123)
     monkeypatch.setattr(parameters, "SVM", replace(parameters.SVM, penalties=(2.0,)))
-    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[0], SVMS[0]]
+    assert runner.outdated(runs, read(runs.table)) == [OURS[0], SVMS[0]]
     for flags in (["--report"], []):
         assert reproduce_results.main(flags) == 2
         message = capsys.readouterr().err
@@ -247,34 +247,34 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
     other = tmp_path / "other.bin"
     shutil.copy(find_teacher(SHIPPED_MODEL), other)
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(other)))
-    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    assert runner.outdated(runs, read(runs.table)) == []
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(small_model)))
-    monkeypatch.setattr(reproduce_results, "Teacher", lambda path, *others: Teacher(path, (), "landmarks"))
-    assert reproduce_results.outdated(runs, read(runs.table)) == [TAUGHT[0]]
+    monkeypatch.setattr(runner, "Teacher", lambda path, *others: Teacher(path, (), "landmarks"))
+    assert runner.outdated(runs, read(runs.table)) == [TAUGHT[0]]
 
 
 def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
     monkeypatch.setitem(ADDED, "mixup", 0.0)
     runs = Experiment("fer2013.csv", results=tmp_path)
     for row in (CELLS[0], OURS[1]):
-        settings = reproduce_results.row_settings(row, runs)
+        settings = runner.row_settings(row, runs)
         del settings["hyperparams"]["mixup"]
         put(tmp_path, record(row), settings=settings)
-    assert reproduce_results.outdated(runs, read(runs.table)) == []
+    assert runner.outdated(runs, read(runs.table)) == []
     with monkeypatch.context() as patch:
         patch.setitem(parameters.OWN_SETTINGS["A"], "mixup", 0.4)
-        assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+        assert runner.outdated(runs, read(runs.table)) == [OURS[1]]
     with monkeypatch.context() as patch:
         edited = replace(parameters.HYPERPARAMS, mixup=0.4)  # which is no default any more
         patch.setattr(parameters, "HYPERPARAMS", edited)
-        assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0], OURS[1]]
+        assert runner.outdated(runs, read(runs.table)) == [CELLS[0], OURS[1]]
     with monkeypatch.context() as patch:
         patch.setitem(features.PARTS, "landmarks", landmarks_of_tomorrow())
-        assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
+        assert runner.outdated(runs, read(runs.table)) == [OURS[1]], "the other is of raw pixels"
     settings["hyperparams"]["gone"] = 1.0
     (tmp_path / "results.csv").unlink()
     put(tmp_path, record(OURS[1]), settings=settings)
-    assert reproduce_results.outdated(runs, read(runs.table)) == [OURS[1]]
+    assert runner.outdated(runs, read(runs.table)) == [OURS[1]]
 
 
 def test_file_of_a_row_that_is_not_of_its_line_is_refused(tmp_path, capsys):
@@ -294,7 +294,7 @@ def test_file_of_a_row_that_is_not_of_its_line_is_refused(tmp_path, capsys):
     put(tmp_path, record(CELLS[1]), settings={})
     (tmp_path / "results.csv").unlink()
     put(tmp_path, line, settings={})
-    assert reproduce_results.outdated(runs, read(runs.table)) == [CELLS[0]]
+    assert runner.outdated(runs, read(runs.table)) == [CELLS[0]]
 
 
 def test_tables_give_published_and_measured_side_by_side():
@@ -419,7 +419,7 @@ def test_headline_is_chosen_on_public_test():
 def quick_work(tmp_path_factory) -> Path:
     """The work folder of a quick run that has its faces, converted."""
     work = tmp_path_factory.mktemp("quick") / "work"
-    runs = reproduce_results.quick_experiment(work)
+    runs = runner.quick_experiment(work)
     write_csv(runs.input, *QUICK_FACES)
     convert(runs)
     return work
@@ -576,14 +576,14 @@ def experiment(folder: Path, source: str, *rows: Row) -> Experiment:
 def test_failing_row_stays_missing_and_a_diverging_one_is_a_result(drawn_csv, tmp_path, monkeypatch, capfd):
     pixels = replace(SVMS[0], features="none")  # which no SVM is given
     runs = experiment(tmp_path, str(drawn_csv), pixels, CELLS[0], SVMS[0])
-    monkeypatch.setattr(reproduce_results, "experiment_of", lambda arguments: runs)
-    in_a_process, scripts = reproduce_results.in_a_process, []
+    monkeypatch.setattr(runner, "experiment_of", lambda arguments: runs)
+    in_a_process, scripts = runner.in_a_process, []
 
     def diverging(script: str, flags: tuple[str, ...]) -> int:
         scripts.append(script)
         return Diverged.status if script == "train" else in_a_process(script, flags)
 
-    monkeypatch.setattr(reproduce_results, "in_a_process", diverging)
+    monkeypatch.setattr(runner, "in_a_process", diverging)
     assert reproduce_results.main([]) == 1
     assert scripts == [
         "convert_fer2013_to_images_and_landmarks",
@@ -597,7 +597,7 @@ def test_failing_row_stays_missing_and_a_diverging_one_is_a_result(drawn_csv, tm
     assert (Row.of(diverged), Row.of(finished)) == (CELLS[0], SVMS[0])
     assert (diverged["outcome"], diverged["test_accuracy"]) == ("diverged in epoch 1", "")
     assert diverged["private_test"] == finished["private_test"] == "100"
-    assert reproduce_results.missing_rows(runs, None, []) == [pixels]
+    assert runner.missing_rows(runs, None, []) == [pixels]
 
 
 @pytest.mark.parametrize(
@@ -624,12 +624,12 @@ def test_how_a_row_ends(tmp_path, monkeypatch, left_behind, statuses, calls, div
         done.append(next((flag for flag in flags if flag in ("--resume=yes", "--train=no")), ""))
         return statuses[len(done) - 1]
 
-    monkeypatch.setattr(reproduce_results, "in_a_process", in_a_process)
+    monkeypatch.setattr(runner, "in_a_process", in_a_process)
     if diverged is RowFailed:
         with pytest.raises(RowFailed):
-            reproduce_results.train_in_a_process("train", ("--train=yes",), folder)
+            runner.train_in_a_process("train", ("--train=yes",), folder)
     else:
-        assert reproduce_results.train_in_a_process("train", ("--train=yes",), folder) is diverged
+        assert runner.train_in_a_process("train", ("--train=yes",), folder) is diverged
     assert done == calls
     states = sorted(path.parent.parent.name for path in tmp_path.glob("*/checkpoints/state.json"))
     kept = "row.old" if CannotResume.status in statuses else "row"
@@ -641,7 +641,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     for place in (runs.work / "run", runs.table):  # of the same rows; of other rows into the same table
         place.parent.mkdir()
         with lock(place), pytest.raises(UserError, match=f"another process works in {place.parent}"):
-            reproduce_results.run(runs)
+            runner.run(runs)
 
 
 def test_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
@@ -656,7 +656,7 @@ def test_every_row_is_trained_as_its_name_says(tmp_path):
     another = replace(OURS[0], expressions=SEVEN, seed=2)
     parser = training_parser(parameters, ARCHITECTURES)
     for row in (*CELLS, *OURS, *TAUGHT, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *ON_REQUEST, another):
-        script, flags = reproduce_results.command_of(row, runs)
+        script, flags = runner.command_of(row, runs)
         if script == "experiments.train_svm":
             assert row.model == "SVM" and train_svm.parser().parse_args(flags).features == row.features
             continue
@@ -689,25 +689,25 @@ def test_rows_of_another_dataset_are_refused(drawn_dataset, tmp_path):
     runs, dataset = experiment(tmp_path, "fer2013.csv"), open_dataset(drawn_dataset)
     put(runs.results, record(replace(OURS[0], expressions=SEVEN), dataset=dataset.fingerprint[:12]))
     put(runs.results, record(OURS[0], dataset="of five expressions"))
-    reproduce_results.check_dataset(dataset, SEVEN, runs)
+    runner.check_dataset(dataset, SEVEN, runs)
     (runs.results / "results.csv").unlink()
     put(runs.results, record(replace(OURS[1], expressions=SEVEN)))
     with pytest.raises(UserError, match="rows of another dataset"):
-        reproduce_results.check_dataset(dataset, SEVEN, runs)
+        runner.check_dataset(dataset, SEVEN, runs)
 
 
 def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, five_faces, tmp_path, monkeypatch):
     runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
-    in_a_process = reproduce_results.in_a_process
+    in_a_process = runner.in_a_process
 
     def and_then_somebody_commits(script: str, flags: tuple[str, ...]) -> int:
         status = in_a_process(script, flags)
-        monkeypatch.setattr(reproduce_results, "commit", lambda: "bbb")
+        monkeypatch.setattr(runner, "commit", lambda: "bbb")
         return status
 
-    monkeypatch.setattr(reproduce_results, "commit", lambda: "aaa")
-    monkeypatch.setattr(reproduce_results, "in_a_process", and_then_somebody_commits)
-    assert reproduce_results.run(runs) == []
+    monkeypatch.setattr(runner, "commit", lambda: "aaa")
+    monkeypatch.setattr(runner, "in_a_process", and_then_somebody_commits)
+    assert runner.run(runs) == []
     assert [line["commit"] for line in read(runs.table)] == ["aaa and bbb"]
 
 
@@ -715,7 +715,7 @@ def test_settings_that_change_under_a_row_stop_the_run(drawn_csv, five_faces, tm
     runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
     monkeypatch.setattr(parameters, "SVM", replace(parameters.SVM, penalties=(2.0,)))  # here, not there
     with pytest.raises(UserError, match="parameters.py was changed while SVM_landmarks_03456_ours_seed0 was trained"):
-        reproduce_results.run(runs)
+        runner.run(runs)
     assert read(runs.table) == []
 
 
@@ -728,5 +728,5 @@ def test_kept_model_is_in_its_place_before_the_row_counts(drawn_csv, five_faces,
         append(table, line)
 
     monkeypatch.setattr(results, "append", append_after_a_look)
-    assert reproduce_results.run(runs) == []
+    assert runner.run(runs) == []
     assert len(read(runs.table)) == 1 and not (runs.work / SVMS[0].name).exists()

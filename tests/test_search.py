@@ -25,7 +25,7 @@ from ferkit.learning.run import Run
 from ferkit.search import local
 from ferkit.search.folder import HERE, own
 from ferkit.search.local import search
-from ferkit.search.space import parameters, suggest
+from ferkit.search.space import searched_hyperparams, suggest
 from ferkit.search.state import check_search, difference, read_state, search_settings
 from ferkit.search.trial import Outcome, run_trial
 from ferkit.search.trials import Trial, best, is_hopeless
@@ -95,7 +95,7 @@ def made(number: int, *accuracies: float, status: str = "ok") -> Trial:
 
 
 def test_suggestions_lie_in_the_space_and_learning_rates_are_even_in_their_logarithm(settings):
-    found = [parameters(settings, suggest(settings, [], number)) for number in range(1, 61)]
+    found = [searched_hyperparams(settings, suggest(settings, [], number)) for number in range(1, 61)]
     for name in ("learning_rate", "learning_rate_decay", "optimizer_param", "keep_prob"):
         low, high = getattr(OPTIMIZER, name)
         assert all(low <= values[name] <= high for values in found)
@@ -111,7 +111,7 @@ def test_each_optimizer_has_a_parameter_of_its_own(drawn_dataset):
     seen = {}
     for number in range(1, 31):
         values = suggest(settings, [], number)
-        found = parameters(settings, values)
+        found = searched_hyperparams(settings, values)
         seen[found["optimizer"]] = {label for label in values if label.endswith("_param")}
         assert ("optimizer_param" in found) == (found["optimizer"] != "adagrad")
     assert seen == {"momentum": {"momentum_param"}, "adam": {"adam_param"}, "adagrad": set()}
@@ -120,7 +120,7 @@ def test_each_optimizer_has_a_parameter_of_its_own(drawn_dataset):
 def test_what_has_no_effect_is_not_sought(drawn_dataset):
     run = run_of(drawn_dataset, hyperparams=replace(HYPERPARAMS, schedule="cosine"))
     settings = search_settings(run, OPTIMIZER)
-    assert "learning_rate_decay" not in parameters(settings, suggest(settings, [], 1))
+    assert "learning_rate_decay" not in searched_hyperparams(settings, suggest(settings, [], 1))
 
 
 def test_one_seed_gives_one_search_also_when_it_is_resumed(settings, tmp_path, monkeypatch):
@@ -152,10 +152,10 @@ def test_it_learns_from_its_trials_also_from_failed_ones(settings, tmp_path, mon
     [
         ({"learning_rate": (0.1, 1e-5)}, "OPTIMIZER.learning_rate is (0.1, 1e-05): it must be (lowest, highest)"),
         ({"keep_prob": (0.0, 0.9)}, "OPTIMIZER.keep_prob is 0.0"),
-        ({"optimizer": "adam"}, "it must be a tuple of momentum"),
-        ({"optimizer": ("adam", "sgd")}, "it must be a tuple of momentum"),
-        ({"optimizer": ("adam", "adam")}, "it must be a tuple of momentum"),
-        ({"keep_prob": ("0.7", "0.9")}, "OPTIMIZER.keep_prob is ('0.7', '0.9'): it must be (lowest, highest)"),
+        ({"optimizer": "adam"}, "it must be a tuple, like ('first', 'second')"),
+        ({"optimizer": ("adam", "sgd")}, "it must be a tuple, like ('first', 'second')"),
+        ({"optimizer": ("adam", "adam")}, "it must be a tuple, like ('first', 'second')"),
+        ({"keep_prob": ("0.7", "0.9")}, "keep_prob is ('0.7', '0.9'): it must be a tuple, like (0.5, 1.0)"),
         ({"max_evals": 0}, "max_evals is 0"),
         ({"heartbeat": 1e6}, "heartbeat is 1000000.0: it must be from 1 to 86400"),
         ({"samples": -1}, "samples is -1"),
@@ -200,7 +200,7 @@ def test_best_is_the_first_of_the_highest_and_never_a_failed_one():
 
 
 def job_of(settings: dict, dataset: Path | str, **changes: object) -> dict:
-    chosen = {**parameters(settings, suggest(settings, [], 1)), **changes}
+    chosen = {**searched_hyperparams(settings, suggest(settings, [], 1)), **changes}
     return {"settings": settings, "parameters": chosen, "folder": str(dataset)}
 
 

@@ -294,15 +294,17 @@ def _noted_interrupts() -> Iterator[list]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that the arrays' values depend on."""
-    packages = {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
-    return {"python": ".".join(map(str, sys.version_info[:3])), **packages, "dlib": _dlib_version()}
+    """The versions of Python and of the packages that the values of the arrays depend on, as far as installed."""
+    names = {"numpy": ("numpy",), "scikit-image": ("scikit-image",), "dlib": ("dlib-bin", "dlib")}
+    found = {name: next(filter(None, map(_version, distributions)), None) for name, distributions in names.items()}
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: version for name, version in found.items() if version is not None},
+    }
 
 
-def _dlib_version() -> str:
-    for distribution in ("dlib-bin", "dlib"):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

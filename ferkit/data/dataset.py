@@ -55,22 +55,22 @@ class Dataset:
     folder: Path
     manifest: dict
     sample: tuple[int, int] | None = None
-    labels: str = "fer2013"  # whose: see settings.LABELS
+    label_source: str = "fer2013"  # see settings.LABELS
 
     @property
     def expressions(self) -> tuple[str, ...]:
         """Names of the expressions, in the order of the labels."""
         own = tuple(self.manifest["expressions"])
-        return (*own, ferplus.CONTEMPT) if self.labels == "ferplus8" else own
+        return (*own, ferplus.CONTEMPT) if self.label_source == "ferplus8" else own
 
     @property
     def fingerprint(self) -> str:
         """Identifies the dataset: equal for equal faces and labels in the same order, whatever their source file."""
         faces = {split: facts["sha256"] for split, facts in self.manifest["splits"].items()}
         facts: list[Any] = [self.expressions, faces]
-        if self.labels != "fer2013":
+        if self.label_source != "fer2013":
             facts += [
-                self.labels,
+                self.label_source,
                 {split: votes["sha256"] for split, votes in self.manifest["ferplus"]["splits"].items()},
             ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -79,8 +79,8 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Number of faces in each existing split; for Training, in the sample if there is one."""
         counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
-        if self.labels != "fer2013":
-            counts = {split: int(rows.sum()) for split, rows in self._voted_rows.items()}
+        if self.label_source != "fer2013":
+            counts = {split: int(rows.sum()) for split, rows in self._voted_rows.items() if rows.any()}
         if self.sample is not None:
             counts["Training"] = min(counts["Training"], self.sample[0])
         return counts
@@ -91,13 +91,16 @@ class Dataset:
         return {"source": self.manifest["source"], "fingerprint": self.fingerprint, "counts": self.counts}
 
     def labelled(self, labels: str) -> "Dataset":
-        """The dataset with these labels: see settings.LABELS. Raises UserError when it has no votes for them."""
+        """The dataset with other labels: see settings.LABELS. Raises UserError when it does not have them."""
         if labels != "fer2013" and "ferplus" not in self.manifest:
             raise UserError(
                 f"{self.folder} has no FER+ votes, which labels={labels} needs: '{CONVERT} --ferplus=fer2013new.csv', "
                 f"with the file from {ferplus.ADDRESS}"
             )
-        return replace(self, labels=labels)
+        dataset = replace(self, label_source=labels)
+        if "Training" in self.counts and "Training" not in dataset.counts:
+            raise UserError(f"{self.folder} has no training face that labels={labels} can use: convert more faces")
+        return dataset
 
     @functools.cached_property
     def _votes(self) -> dict[str, np.ndarray]:
@@ -160,7 +163,7 @@ class Dataset:
         if images.dtype != np.uint8 or not ((indices >= 0) & (indices < own)).all():
             raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
         whole = Split(images, features.join(parts, feature, count), indices)
-        if self.labels != "fer2013":
+        if self.label_source != "fer2013":
             whole = self._with_votes(whole, split)
         if split == "Training" and self.sample is not None:
             return whole.take(np.random.default_rng(self.sample[1]).permutation(len(whole))[: self.sample[0]])
@@ -168,9 +171,9 @@ class Dataset:
 
     def own_labels(self, split: str) -> np.ndarray | None:
         """FER2013's labels (N,) of the faces that `load` gives, where these are labelled by FER+; else None."""
-        if self.labels == "fer2013":
+        if self.label_source == "fer2013":
             return None
-        return replace(self, labels="fer2013", sample=None).load(split, "none").labels[self._voted_rows[split]]
+        return replace(self, label_source="fer2013", sample=None).load(split, "none").labels[self._voted_rows[split]]
 
     def _with_votes(self, faces: Split, split: str) -> Split:
         """The faces that FER+ labels, with its labels."""

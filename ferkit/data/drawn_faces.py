@@ -24,6 +24,7 @@ import numpy as np
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
 from ferkit.errors import UserError
 from ferkit.files import whole_file
+from ferkit.flags import Parser
 from ferkit.processes import command
 
 OVERSAMPLING = 4  # a crop is drawn this many times larger, then shrunk, which smooths its edges
@@ -722,7 +723,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m ferkit.data.drawn_faces",
         description="Draw faces: a dataset laid out like FER2013, a photograph, or both.",
     )

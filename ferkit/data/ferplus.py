@@ -113,7 +113,7 @@ def majority(votes: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
     """The label of each face (N,) by the official rule, as an index into `expressions`; -1 for a face without one."""
     kept = without_single_votes(votes)
     best = kept.argmax(axis=1)
-    decided = 2 * kept.max(axis=1) > kept.sum(axis=1)
+    decided = 2 * kept.max(axis=1).astype(int) > kept.sum(axis=1)
     index = np.full(len(COLUMNS), -1)
     for label, name in enumerate(expressions):
         index[COLUMN_OF[name]] = label
@@ -123,8 +123,8 @@ def majority(votes: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
 def distributions(votes: np.ndarray, expressions: Sequence[str]) -> np.ndarray:
     """What people see in each face: (N, K) float32 that sum to 1; zeros for a face that is not to be learned from.
 
-    Single votes are dropped, then the votes for these expressions are divided by their sum. Left out are faces that
-    most people called no face, and those without a vote that remains.
+    Single votes are dropped, then the votes for these expressions are divided by their sum. Left out are faces for
+    which no other answer has more votes than "no face", and faces without a vote that remains.
     """
     kept = without_single_votes(votes)[:, [COLUMN_OF[name] for name in expressions]].astype(np.float32)
     kept[votes[:, NOT_A_FACE] >= np.delete(votes, NOT_A_FACE, axis=1).max(axis=1)] = 0

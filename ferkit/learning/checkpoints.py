@@ -74,7 +74,8 @@ class Checkpoints:
             raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
-        before = {**ADDED, **renamed(state.settings)}
+        added = {name: value for group in ADDED.values() for name, value in group.items() if name in settings}
+        before = {**added, **renamed(state.settings)}
         for name in {**settings, **before}:
             was, now = before.get(name), settings.get(name)
             if was != now and name in ("dataset", "feature_provenance"):

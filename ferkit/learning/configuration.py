@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ferkit.errors import UserError
-from ferkit.flags import add_flags, add_yes_no, override
+from ferkit.flags import Parser, add_flags, add_yes_no, override
 from ferkit.learning.architecture import Architecture, find_architecture
 from ferkit.settings import (
     Augmentation,
@@ -40,9 +40,7 @@ class TrainingSettings(NamedTuple):
 
 def training_parser(parameters: Parameters, architectures: Mapping[str, Architecture]) -> argparse.ArgumentParser:
     """The command line of train.py."""
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Train a network on the converted dataset; evaluate the saved model."
-    )
+    parser = Parser(description="Train a network on the converted dataset; evaluate the saved model.")
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="continue from the last finished epoch")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from ferkit.data import ferplus
 from ferkit.data.dataset import Dataset, Split
 from ferkit.errors import UserError
 from ferkit.files import whole_file
@@ -50,6 +51,8 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
     expressions that the model does not know.
     """
     check_splits(dataset)
+    if dataset.label_source == "ferplus8" and ferplus.CONTEMPT not in model.expressions:
+        raise UserError("the model does not know Contempt: use --labels=ferplus")
     if not set(dataset.expressions) <= set(model.expressions):
         raise UserError(
             f"{dataset.folder} has the expressions {', '.join(dataset.expressions)} but the model was trained on "
@@ -71,7 +74,7 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
             )
     return {
         "expressions": list(dataset.expressions),
-        "labels": dataset.labels,
+        "labels": dataset.label_source,
         "test_time_augmentation": augmented,
         "model": model.facts,
         "splits": splits,
@@ -103,7 +106,7 @@ def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmen
     print(metrics_text(metrics))
     asked = len(metrics["expressions"])
     suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # does not replace the model's own metrics
-    suffix += f"_{dataset.labels}" if dataset.labels != labels_of(model) else ""
+    suffix += f"_{dataset.label_source}" if dataset.label_source != labels_of(model) else ""
     suffix += "_augmented" if augmented else ""
     numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
     write_metrics(metrics, numbers)
@@ -225,4 +228,4 @@ def metrics_text(metrics: dict[str, Any]) -> str:
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:
     """Writes the metrics as JSON."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")

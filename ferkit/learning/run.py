@@ -62,6 +62,7 @@ class Run:
             **({"epochs": self.training.epochs} if self.hyperparams.schedule == "cosine" else {}),
             "seed": self.training.seed,
             "bfloat16": uses_bfloat16(self.training),
+            "labels": self.dataset.label_source,
             "dataset": self.dataset.fingerprint,
             "feature_provenance": self.dataset.feature_provenance(self.network.features),
             **self.teacher_facts,

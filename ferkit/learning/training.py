@@ -41,7 +41,7 @@ def check_places(training: Training) -> None:
     """Raises UserError when a result could not be written, so that it does not fail after hours of training."""
     if Path(training.save_model_path).is_dir():
         raise UserError(
-            f"{training.save_model_path} is a folder: the saved model is a file, set TRAINING.save_model_path"
+            f"{training.save_model_path} is a folder: the saved model is a file, name one with --model_path"
         )
     path = Path(training.save_model_path)
     saved_model.check_replaced(path)
@@ -105,7 +105,7 @@ def _train(
             left = run.training.epochs - len(state.history)
             print(f"Resuming after epoch {len(state.history)}, {left} left to train")
         faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
-        labels = "" if run.dataset.labels == "fer2013" else f", labels: {run.dataset.labels}"
+        labels = "" if run.dataset.label_source == "fer2013" else f", labels: {run.dataset.label_source}"
         print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
         if validation is None:
             print("No PublicTest split to choose an epoch by: the last epoch is kept")

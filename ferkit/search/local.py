@@ -9,7 +9,7 @@ from typing import Any
 from ferkit.errors import UserError
 from ferkit.processes import uninterrupted
 from ferkit.search import report
-from ferkit.search.space import parameters, suggest
+from ferkit.search.space import searched_hyperparams, suggest
 from ferkit.search.state import difference, read_state, write_state
 from ferkit.search.trial import run_trial
 from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, machine_failure
@@ -60,7 +60,7 @@ def try_next(
     """Trains the next trial and returns its result."""
     number = len(trials) + 1
     values = suggest(settings, trials, number)
-    chosen = parameters(settings, values)
+    chosen = searched_hyperparams(settings, values)
     print(f"Trial {number}/{max_evals}: {report.described(chosen)}", flush=True)
     job = {"settings": settings, "parameters": chosen, "folder": dataset}
     outcome = run_trial(

@@ -37,7 +37,7 @@ from ferkit.learning.architecture import Architecture
 from ferkit.provenance import commit
 from ferkit.search import report
 from ferkit.search.hyperopt_compat import OldDatabase
-from ferkit.search.space import parameters, propose, values_of
+from ferkit.search.space import propose, searched_hyperparams, values_of
 from ferkit.search.state import FORMAT, check_kept, current, difference, understood
 from ferkit.search.trial import check_same, run_of, run_trial
 from ferkit.search.trials import FAILURES, Trial, best, check_trial, is_hopeless, machine_failure
@@ -232,7 +232,7 @@ def name_of_process() -> str:
     return f"{platform.node() or 'machine'}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
 
 
-def shown(name: str) -> str:
+def short_name(name: str) -> str:
     """The machine and the process number in a name."""
     return ":".join(name.split(":")[:2])
 
@@ -282,7 +282,12 @@ def trial_of(job: dict[str, Any]) -> Trial:
     result, misc = job["result"], job["misc"]
     outcome = {name: result[name] for name in ("accuracies", "seconds", "reason")}
     trial = Trial(
-        misc["number"], values_of(job), result["parameters"], result["outcome"], **outcome, worker=shown(job["owner"])
+        misc["number"],
+        values_of(job),
+        result["parameters"],
+        result["outcome"],
+        **outcome,
+        worker=short_name(job["owner"]),
     )
     check_trial(trial)
     return trial
@@ -361,7 +366,7 @@ def leading(server: Server, name: str, heartbeat: float) -> Iterator[Heartbeat]:
         silent = pulse.silent(name, tuple(holder.values()))
         if waited and silent == 0 and document["driver"] is not None:
             raise UserError(
-                f"search {name} in {server.place} has a driver, {shown(document['driver'])}: "
+                f"search {name} in {server.place} has a driver, {short_name(document['driver'])}: "
                 "end it, or search under another --name"
             )
         if silent >= heartbeat:
@@ -455,8 +460,8 @@ class Driver:
             if self.pulse.silent(job["_id"], (job["owner"], job.get("beat"))) < self.heartbeat:
                 continue
             with understood(f"search {self.name} in {self.server.place}"):
-                number, values, worker = job["misc"]["number"], values_of(job), shown(job["owner"])
-                chosen = parameters(self.settings, values)
+                number, values, worker = job["misc"]["number"], values_of(job), short_name(job["owner"])
+                chosen = searched_hyperparams(self.settings, values)
             if job.get("attempts", 0) + 1 < ATTEMPTS:
                 if give_back(self.server, job, failed_attempts=1):
                     tqdm.write(f"Trial {number} goes back to the queue: {worker} has gone silent")
@@ -589,7 +594,7 @@ def evaluate(
     try:
         with understood(f"search {name} in {server.place}"):
             number, values = job["misc"]["number"], values_of(job)
-            chosen = parameters(settings, values)
+            chosen = searched_hyperparams(settings, values)
         print(f"Trial {number}: {report.described(chosen)}", flush=True)
         with Heartbeat(beat, heartbeat / 5) as heart:
             ordered = {"settings": settings, "parameters": chosen, "folder": folder}

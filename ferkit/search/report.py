@@ -82,8 +82,8 @@ def training_command(settings: dict[str, Any], usual: TrainingSettings, dataset:
 
 
 def _flags(settings: dict[str, Any], usual: TrainingSettings, dataset: str) -> list[str]:
-    """The flags with which train.py uses the network and the augmentation of the search."""
-    wanted = {**settings["network"], **settings["augmentation"]}
+    """The flags with which train.py uses the network, the augmentation and the labels of the search."""
+    wanted = {**settings["network"], **settings["augmentation"], "labels": settings["training"]["labels"]}
     given = [f"--model={settings['network']['model']}"]
     for name, value in {name: value for part in usual for name, value in dataclasses.asdict(part).items()}.items():
         if name in wanted and name != "model" and wanted[name] != value:

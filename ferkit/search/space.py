@@ -1,7 +1,7 @@
 """The space of a search in hyperopt's form, and the suggestion of the next point to try.
 
 values = suggest(settings, trials, number=8)
-hyperparams = parameters(settings, values)
+hyperparams = searched_hyperparams(settings, values)
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def space(settings: dict[str, Any]) -> dict[str, Any]:
     return sought
 
 
-def parameters(settings: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
+def searched_hyperparams(settings: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
     """The searched hyperparameters that correspond to hyperopt's `values`."""
     from hyperopt import space_eval
 

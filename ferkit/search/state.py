@@ -15,7 +15,7 @@ from ferkit.errors import UserError, in_short
 from ferkit.files import whole_file
 from ferkit.flags import shown
 from ferkit.learning.run import Run, check_steps
-from ferkit.search.space import RANGES, parameters, space
+from ferkit.search.space import RANGES, searched_hyperparams, space
 from ferkit.search.trials import Trial, check_trial
 from ferkit.settings import (
     OPTIMIZERS,
@@ -26,6 +26,7 @@ from ferkit.settings import (
     Training,
     check,
     upgraded,
+    with_added,
     with_values,
 )
 
@@ -160,10 +161,8 @@ def _whole(default: Any, values: dict[str, Any]) -> Any:
 
 def current(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a search that an earlier version may have begun, as today's version has them."""
-    settings = upgraded(settings)
-    settings["hyperparams"] = {"logit_adjustment": 0.0, **settings["hyperparams"]}
-    settings["training"] = {"labels": "fer2013", **settings["training"]}
-    return settings
+    settings = with_added(upgraded(settings))
+    return {**settings, "training": {name: settings["training"][name] for name in TRAINED}}
 
 
 def write_state(path: Path, settings: dict[str, Any], trials: Sequence[Trial]) -> None:
@@ -188,6 +187,6 @@ def read_state(path: Path) -> tuple[dict[str, Any], list[Trial]] | None:
             check_trial(trial)
             if trial.number != number:
                 raise ValueError(f"trial {trial.number} in place of trial {number}")
-            if parameters(state["settings"], trial.values) != trial.parameters:
+            if searched_hyperparams(state["settings"], trial.values) != trial.parameters:
                 raise ValueError(f"trial {number} has other parameters than the space gives")
         return state["settings"], trials

@@ -51,6 +51,8 @@ def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], outp
             raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
         outputs = {path: Path(output) for path in paths}
     else:
+        if Path(output).suffix.lower() in WRITTEN_SUFFIXES and not Path(output).is_dir():
+            raise UserError(f"--output={output}: for several pictures it must be a folder, like annotated/")
         if Path(output).is_file():
             raise UserError(f"{output} is a file: for several pictures --output must be a folder")
         outputs = {}

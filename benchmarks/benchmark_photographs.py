@@ -1,0 +1,109 @@
+"""How often models are right on labelled photographs that have nothing to do with FER2013.
+
+    python benchmarks/benchmark_photographs.py --photos=news --model_path pretrained/saved_model.bin other.bin
+
+FOLDER holds one folder of pictures for each expression, such as `happy/*.jpg` or `sadness/*.png`. In each picture the
+largest face is recognized, with the settings of VIDEO_PREDICTOR in parameters.py. A picture in which no face is found
+counts as wrong. Prints accuracy, macro recall (the mean of the expressions' shares of right answers), the expected
+calibration error of the faces that were found, and the confusion matrix. Of two models it also gives McNemar's exact
+test: how likely their difference is by chance alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ferkit.constants import EMOTIONS
+from ferkit.errors import UserError
+from ferkit.flags import add_flags, override
+from ferkit.learning.calibration import calibration_error
+from ferkit.processes import command
+from ferkit.recognition import Recognizer
+from ferkit.vision.albums import pictures
+from ferkit.vision.pictures import read_image
+from parameters import VIDEO_PREDICTOR
+
+NAMES = {  # what folders are called
+    "Angry": ("angry", "anger"),
+    "Disgust": ("disgust", "disgusted"),
+    "Fear": ("fear", "fearful", "afraid"),
+    "Happy": ("happy", "happiness"),
+    "Sad": ("sad", "sadness"),
+    "Surprise": ("surprise", "surprised"),
+    "Neutral": ("neutral",),
+}
+NONE = "no face"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure models on labelled photographs.")
+    parser.add_argument("--photos", required=True, type=Path, metavar="FOLDER", help="<expression>/<picture>")
+    parser.add_argument("--model_path", required=True, nargs="+", metavar="PATH", help="the models to compare")
+    parser.add_argument("--most", type=int, default=0, metavar="N", help="pictures of each expression; 0: all")
+    add_flags(parser, VIDEO_PREDICTOR, "detector", "detection_confidence", "margin", "test_time_augmentation")
+    arguments = parser.parse_args(argv)
+    photos = labelled(arguments.photos, arguments.most)
+    truth = np.array([EMOTIONS.index(expression) for expression, _ in photos])
+    recognizers = [Recognizer(path, override(VIDEO_PREDICTOR, arguments)) for path in arguments.model_path]
+    answers = answers_of(recognizers, [path for _, path in photos])
+    right = []
+    for path, probabilities in zip(arguments.model_path, answers, strict=True):
+        predictions = np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), len(EMOTIONS))
+        right.append(predictions == truth)
+        report(path, truth, predictions, probabilities)
+    if len(right) == 2:
+        first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+        chance = binomtest(first, first + second).pvalue if first + second else 1.0
+        print(f"\nRight with the first model alone: {first}, with the second alone: {second} (p = {chance:.2g})")
+    return 0
+
+
+def labelled(folder: Path, most: int) -> list[tuple[str, str]]:
+    """Expression and path of each picture."""
+    found = []
+    for expression, names in NAMES.items():
+        for inside in sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower() in names):
+            found += [(expression, path) for path in pictures(str(inside))[: most or None]]
+    if not found:
+        raise UserError(f"{folder} has no folder that is called like an expression, such as happy or sadness")
+    return found
+
+
+def answers_of(recognizers: Sequence[Recognizer], paths: Sequence[str]) -> list[np.ndarray]:
+    """The probabilities (N, 7) that each model gives to the largest face of each picture; zeros where there is none."""
+    answers = [np.zeros((len(paths), len(EMOTIONS))) for _ in recognizers]
+    for row, path in enumerate(tqdm(paths, unit="picture")):
+        image = read_image(path)
+        for recognizer, table in zip(recognizers, answers, strict=True):
+            faces = recognizer.recognize(image)
+            if faces:
+                largest = max(faces, key=lambda face: face.box.width)
+                table[row] = [largest.probabilities.get(name, 0.0) for name in EMOTIONS]
+    return answers
+
+
+def report(path: str, truth: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray) -> None:
+    present = sorted(set(truth.tolist()))
+    recalls = [float((predictions[truth == label] == label).mean()) for label in present]
+    found = probabilities.any(axis=1)
+    accuracy = float((predictions == truth).mean())
+    error = calibration_error(probabilities[found], truth[found])
+    print(f"\n{path}: accuracy {accuracy:.1%}, macro recall {np.mean(recalls):.1%} of {len(truth)} pictures")
+    print(f"No face found in {int((~found).sum())}; calibration error of the others {error:.3f}")
+    columns = [*EMOTIONS, NONE]
+    table = pd.crosstab(pd.Categorical(truth, present), pd.Categorical(predictions, range(len(columns))), dropna=False)
+    table.index, table.columns = [EMOTIONS[label] for label in present], columns
+    print(table.to_string())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

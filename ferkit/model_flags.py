@@ -1,0 +1,44 @@
+"""The flags of the commands that recognize, and the recognizer that they choose.
+
+add_model_flags(parser, DATASET, TRAINING)
+recognizer = recognizer_of(parser.parse_args(argv), VIDEO_PREDICTOR, DATASET, TRAINING)
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferkit.constants import EMOTIONS
+from ferkit.flags import add_flags, override
+from ferkit.settings import DatasetPaths, Training, VideoPredictor
+
+if TYPE_CHECKING:
+    from ferkit.recognition import Recognizer
+
+
+def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> None:
+    """Adds the flags that choose the model for recognition; `recognizer_of` reads them."""
+    help = f"the model (default: {training.save_model_path}, or the one in pretrained/ while there is none)"
+    parser.add_argument("--model_path", "--save_model_path", metavar="PATH", help=help)
+    add_flags(parser, dataset, "shape_predictor_path")
+
+
+def recognizer_of(
+    arguments: argparse.Namespace, settings: VideoPredictor, dataset: DatasetPaths, training: Training
+) -> "Recognizer":
+    """The recognizer that the flags of `add_model_flags` choose. Prints a note for the shipped model."""
+    from ferkit.recognition import Recognizer, model_to_use  # here, so that the parser needs neither NumPy nor LiteRT
+
+    given, path = arguments.model_path, training.save_model_path
+    chosen = Path(given) if given is not None else model_to_use(path)
+    if given is None and chosen != Path(path):
+        print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
+    recognizer = Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
+    if settings.emotions not in (EMOTIONS, recognizer.expressions):
+        print(
+            f"note: VIDEO_PREDICTOR.emotions is {', '.join(settings.emotions)}, but the model was trained on "
+            f"{', '.join(recognizer.expressions)}: the model's names are used",
+            file=sys.stderr,
+        )
+    return recognizer
