@@ -254,7 +254,7 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
 
 
 def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
-    monkeypatch.setitem(ADDED, "mixup", 0.0)
+    monkeypatch.setitem(ADDED["hyperparams"], "mixup", 0.0)
     runs = Experiment("fer2013.csv", results=tmp_path)
     for row in (CELLS[0], OURS[1]):
         settings = runner.row_settings(row, runs)
@@ -545,7 +545,8 @@ def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
     for flags in (["--list", "--report"], ["--report", "--only=A_*"], ["--list", "--keep_models"]):
         with pytest.raises(SystemExit):
             reproduce_results.main(flags)
-        assert "reproduce_results: error: --" in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: --") and line.endswith("--help)"), "one line, not the whole usage"
     assert reproduce_results.main(["--quick", "--results=./results"]) == 2
     assert "another --results than results" in capsys.readouterr().err
     for flags in (["--only=SVM_*"], ["--quick"]):
