@@ -93,7 +93,8 @@ def lock(path: Path) -> Iterator[bool]:
         if sys.platform != "win32":  # Windows has no such locks, so nothing is checked
             import fcntl
 
-            file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
+            file = _open_lock(path.with_name(f".{path.name}.lock"))
+            stack.callback(os.close, file)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -101,6 +102,14 @@ def lock(path: Path) -> Iterator[bool]:
             except OSError:
                 pass
         yield locked
+
+
+def _open_lock(path: Path) -> int:
+    """Opens a lock file without changing its content. Raises UserError for a link, which could lead to any file."""
+    if not path.is_symlink():
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(path, flags, 0o666)
+    raise UserError(f"{path} is a link, which no lock file is: delete it")
 
 
 def _aside(path: Path) -> Path:

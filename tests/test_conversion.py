@@ -528,6 +528,15 @@ def test_folder_that_is_no_converted_dataset_is_not_replaced(workplace, monkeypa
     assert snapshot(home) == before
 
 
+def test_file_of_the_users_among_the_arrays_keeps_the_folder(workplace, output, capsys):
+    assert conversion.main([*NO_FEATURES, "--expressions=0,3"]) == 0
+    (output / "Training" / "thesis.txt").write_text("years of work")
+    before = snapshot(output)
+    assert conversion.main(NO_FEATURES) == 2
+    assert "holds more than a converted dataset" in capsys.readouterr().err
+    assert snapshot(output) == before
+
+
 def start_long_conversion(source: Path, workplace: Path) -> subprocess.Popen:
     flags = [f"--input={source}", "--hog_images", "--processes=2"]
     with open(workplace / "stderr", "wb") as stderr:

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from ferkit import files
 from ferkit.errors import UserError
-from ferkit.files import recover_folder, whole_file, whole_folder
+from ferkit.files import lock, recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
 
@@ -119,6 +119,23 @@ def test_recovery_puts_back_only_what_is_missing(tmp_path, before, after):
         fill(tmp_path / name, text)
     recover_folder(tmp_path / "data")
     assert content(tmp_path) == after
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_lock_file_follows_no_link_and_changes_no_content(tmp_path):
+    (tmp_path / "precious").write_text("years of work")
+    (tmp_path / ".data.lock").symlink_to("precious")
+    with (
+        pytest.raises(UserError, match=r"\.data\.lock is a link, which no lock file is: delete it"),
+        lock(tmp_path / "data"),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "years of work"
+    (tmp_path / ".data.lock").unlink()
+    (tmp_path / ".data.lock").write_text("a note")
+    with lock(tmp_path / "data") as locked:
+        assert locked
+    assert (tmp_path / ".data.lock").read_text() == "a note"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")

@@ -112,8 +112,9 @@ def check_output(folder: Path, source: Path) -> None:
         raise UserError(f"the output {folder} would replace the input {source}: name another folder with --folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the output {folder} is a file: name a folder with --folder")
-    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if inside and (not is_dataset(folder) or not inside <= {"manifest.json", *SPLITS}):
+    inside = {path.relative_to(folder).as_posix() for path in folder.glob("*")} if folder.is_dir() else set()
+    inside |= {path.relative_to(folder).as_posix() for split in SPLITS for path in (folder / split).glob("*")}
+    if inside and (not is_dataset(folder) or not inside <= own_files()):
         raise UserError(f"the output {folder} holds more than a converted dataset: empty it, or use another --folder")
     if os.path.ismount(folder):
         raise UserError(f"the output {folder} is a mount point, which cannot be replaced: name a folder in it")
@@ -121,6 +122,12 @@ def check_output(folder: Path, source: Path) -> None:
         folder.resolve().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output {folder} cannot be made: {error.strerror}") from error
+
+
+def own_files() -> set[str]:
+    """What conversion writes into a dataset's folder, apart from the pictures of the faces."""
+    arrays = [f"{name}.npy" for name in ("images", "labels", "votes", HOG_IMAGES, *PARTS)]
+    return {"manifest.json", *SPLITS, *(f"{split}/{name}" for split in SPLITS for name in (*arrays, "jpg"))}
 
 
 def gather(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ from ferkit.settings import ADDED, renamed
 
 if TYPE_CHECKING:  # TensorFlow is slow to import
     from ferkit.learning.graph import TrainingGraph
+
+
+# Files with weights: the name of the log (see training.log_name), the epoch, and TensorFlow's two suffixes.
+WEIGHTS = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w+_epoch-\d+\.(index|data-\d{5}-of-\d{5})")
 
 
 class Checkpoints:
@@ -53,10 +58,13 @@ class Checkpoints:
             temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
 
     def tidy(self, state: State) -> None:
-        """Deletes all weights except those of the last and the best epoch, also weights of earlier trainings."""
+        """Deletes all weights except those of the last and the best epoch, also weights of earlier trainings.
+
+        Files that no training wrote are kept.
+        """
         kept = {self.weights(state, row["epoch"]).name for row in (state.history[-1], state.best)}
         for file in self.folder.glob("*_epoch-*.*"):
-            if file.name.split(".")[0] not in kept:
+            if WEIGHTS.fullmatch(file.name) and file.name.split(".")[0] not in kept:
                 file.unlink()
 
     def read(self, run: Run) -> State:
