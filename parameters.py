@@ -7,7 +7,7 @@
 
 from typing import Any
 
-from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SHIPPED_MODEL
+from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, TEACHER
 from ferkit.settings import (
     Augmentation,
     DatasetPaths,
@@ -45,7 +45,7 @@ HYPERPARAMS = Hyperparams(  # those of the published experiments
     keep_prob=0.956,
     weight_decay=0.0,
     label_smoothing=0.0,
-    teacher=SHIPPED_MODEL,
+    teacher=TEACHER,
     teacher_share=0.0,
     mixup=0.0,
     ema_decay=0.0,
@@ -71,6 +71,7 @@ TRAINING = Training(
     bfloat16="auto",
     save_model=True,
     save_model_path="best_model/saved_model.bin",
+    balance=0.0,
     quantize=False,
     checkpoint_folder="checkpoints",
     logs_folder="logs",

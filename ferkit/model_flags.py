@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferkit.constants import EMOTIONS
+from ferkit.constants import EMOTIONS, SHIPPED_MODELS
 from ferkit.flags import add_flags, override
 from ferkit.settings import DatasetPaths, Training, VideoPredictor
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> None:
     """Adds the flags that choose the model for recognition; `recognizer_of` reads them."""
-    help = f"the model (default: {training.save_model_path}, or the one in pretrained/ while there is none)"
+    help = (
+        f"the model: a file, or {' or '.join(SHIPPED_MODELS)} for one of the included models (default: "
+        f"{training.save_model_path}, or {next(iter(SHIPPED_MODELS))} while there is none)"
+    )
     parser.add_argument("--model_path", "--save_model_path", metavar="PATH", help=help)
     add_flags(parser, dataset, "shape_predictor_path")
 

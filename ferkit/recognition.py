@@ -40,8 +40,9 @@ class Face:
 class Recognizer:
     """Recognizes faces in pictures with a saved model. Any number of threads and forked processes can share it.
 
-    model_path: by default `best_model/saved_model.bin` in the working directory or, if that does not exist, the shipped
-    model. settings: how faces are found, cropped and recognized.
+    model_path: a file, or the short name of a shipped model, "ferplus" or "fer2013". By default it is
+    `best_model/saved_model.bin` in the working directory or, if there is none, the first shipped model. settings: how
+    faces are found, cropped and recognized.
 
     The saved model defines the network, its features, and the names and order of the expressions. Raises UserError when
     the model cannot be used, when the landmark predictor is not the one that the model was trained with, and for a

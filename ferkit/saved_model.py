@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ferkit import features
-from ferkit.constants import IMAGE_SIZE, SHIPPED_MODEL
+from ferkit.constants import IMAGE_SIZE, SHIPPED_MODELS
 from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.interpreter import SharedInterpreter
@@ -43,6 +43,7 @@ class SavedModel:
         self.smoothing = float(facts.get("label_smoothing", 0.0))
         self.temperature = float(facts.get("temperature", 1.0))
         self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
+        self.balance = np.asarray(facts.get("balance", np.ones(len(self.expressions))), np.float32)
         self._network = SharedInterpreter(network, threads)
         self._inputs = [details["name"] for details in self._network.inputs]
         sizes = {details["name"]: int(details["shape"][-1]) for details in self._network.inputs}
@@ -52,6 +53,8 @@ class SavedModel:
             raise ValueError(f"its temperatures are {self.temperature} and {self.temperature_augmented}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"its label_smoothing is {self.smoothing}")
+        if self.balance.shape != (len(self.expressions),) or not (0 < self.balance).all() or self.balance.max() > 1e6:
+            raise ValueError("its balance is not a factor for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
 
@@ -70,7 +73,8 @@ class SavedModel:
         else:
             probabilities = self._run_all(faces, vectors)
         temperature = self.temperature_augmented if augmented else self.temperature
-        return at_temperature(without_smoothing(probabilities, self.smoothing), temperature)
+        balanced = without_smoothing(probabilities, self.smoothing) * self.balance
+        return at_temperature(balanced / balanced.sum(axis=1, keepdims=True), temperature)
 
     def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
@@ -138,8 +142,11 @@ def save(path: str | Path, network: bytes, facts: dict[str, Any]) -> None:
 def load(path: str | Path, threads: int | None = None) -> SavedModel:
     """The model saved at `path`. Raises UserError when the file is missing, damaged, or not a saved network.
 
-    threads: number of threads for the network; all cores by default.
+    path: also a short name of a shipped model, such as "fer2013", unless there is a file of this name. threads: number
+    of threads for the network; all cores by default.
     """
+    if str(path) in SHIPPED_MODELS and not Path(path).exists():
+        path = shipped(str(path))
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -169,8 +176,12 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         ) from error
 
 
-def shipped() -> Path:
-    """The path of the shipped model: beside the code in the repository, inside the package after an installation."""
+def shipped(name: str | None = None) -> Path:
+    """The path of a shipped model: beside the code in the repository, inside the package after an installation.
+
+    name: its short name in SHIPPED_MODELS, whose first one is the default.
+    """
     package = Path(__file__).resolve().parent
-    places = (package.parent / SHIPPED_MODEL, package / SHIPPED_MODEL)
+    inside = SHIPPED_MODELS[name or next(iter(SHIPPED_MODELS))]
+    places = (package.parent / inside, package / inside)
     return next((path for path in places if path.is_file()), places[0])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, SHIPPED_MODEL
+from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, TEACHER
 from ferkit.errors import UserError
 
 SOURCES_OF_SETTINGS = ("published", "ours", "taught")
@@ -166,7 +166,7 @@ class Hyperparams:
     label_smoothing: float = setting(
         0.0, "share of a label that is spread evenly over all expressions", range=at_least(0, 1)
     )
-    teacher: str = setting(SHIPPED_MODEL, "knowledge distillation: a saved model to learn from")
+    teacher: str = setting(TEACHER, "knowledge distillation: a saved model to learn from")
     teacher_share: float = setting(
         0.0, "knowledge distillation: share of a label that is the teacher's probabilities; 0: none", range=Range(0, 1)
     )
@@ -226,6 +226,12 @@ class Training:
     save_model: bool = setting(True, "keep the model of the best epoch")
     save_model_path: str = setting(
         "best_model/saved_model.bin", "the saved model", flags=("model_path", "save_model_path")
+    )
+    balance: float = setting(
+        0.0,
+        "share of the logarithm of an expression's frequency that is taken out of the saved model's answers, so that it "
+        "names rare expressions more often; 0: none",
+        range=Range(0, 1),
     )
     quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
     checkpoint_folder: str = setting("checkpoints", "folder of the checkpoints, for --resume=yes")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ferkit import saved_model
-from ferkit.constants import SHIPPED_MODEL
+from ferkit.constants import TEACHER
 from ferkit.errors import UserError
 
 LEAST = 1e-6  # least probability of an expression
@@ -73,4 +73,4 @@ class Teacher:
 
 def find_teacher(path: str) -> str:
     """The path of the file; the shipped model is found from every working directory."""
-    return str(saved_model.shipped()) if path == SHIPPED_MODEL and not Path(path).exists() else path
+    return str(saved_model.shipped("fer2013")) if path == TEACHER and not Path(path).exists() else path

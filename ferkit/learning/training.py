@@ -89,6 +89,7 @@ def _train(
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
     targets = learn.targets if learn.targets is not None else np.eye(run.network.output_size)[learn.labels]
+    frequencies = targets.mean(axis=0)
     graph = TrainingGraph(
         run.network,
         run.architecture,
@@ -96,7 +97,7 @@ def _train(
         scaling,
         run.training.seed,
         run.steps,
-        frequencies=targets.mean(axis=0),
+        frequencies=frequencies,
         distributions=learn.targets is not None,
     )
     with graph.session(uses_bfloat16(run.training)) as session:
@@ -122,10 +123,10 @@ def _train(
         except (KeyboardInterrupt, Diverged):
             if state.history and run.training.save_model:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
-                save(run, state, checkpoints, scaling, validation)
+                save(run, state, checkpoints, scaling, validation, frequencies)
             raise
     if run.training.save_model:
-        save(run, state, checkpoints, scaling, validation)
+        save(run, state, checkpoints, scaling, validation, frequencies)
     plots.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     return state
 
@@ -222,11 +223,20 @@ def write_logs(folder: Path, state: State) -> None:
         writer.add_summary(tf.Summary(value=values), int(row["epoch"]))
 
 
-def save(run: Run, state: State, checkpoints: Checkpoints, scaling: Scaling | None, validation: Split | None) -> None:
+def save(
+    run: Run,
+    state: State,
+    checkpoints: Checkpoints,
+    scaling: Scaling | None,
+    validation: Split | None,
+    frequencies: np.ndarray,
+) -> None:
     """Writes the network of the best epoch and its facts to the saved model."""
     from ferkit.learning.graph import inference_flatbuffer
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
+    if run.training.balance:  # logit adjustment after the training (Menon et al., ICLR 2021)
+        facts["balance"] = (np.maximum(frequencies, 1e-6) ** -run.training.balance).tolist()
     weights = str(checkpoints.weights(state, epoch))
     averaged = run.hyperparams.ema_decay > 0
     flatbuffer = inference_flatbuffer(weights, run.network, run.architecture, scaling, averaged)
