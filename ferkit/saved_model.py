@@ -43,7 +43,7 @@ class SavedModel:
         self.smoothing = float(facts.get("label_smoothing", 0.0))
         self.temperature = float(facts.get("temperature", 1.0))
         self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
-        self.balance = np.asarray(facts.get("balance", np.ones(len(self.expressions))), np.float32)
+        self.balance = np.asarray(facts["balance"], np.float32) if "balance" in facts else None  # see Training.balance
         self._network = SharedInterpreter(network, threads)
         self._inputs = [details["name"] for details in self._network.inputs]
         sizes = {details["name"]: int(details["shape"][-1]) for details in self._network.inputs}
@@ -53,7 +53,9 @@ class SavedModel:
             raise ValueError(f"its temperatures are {self.temperature} and {self.temperature_augmented}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"its label_smoothing is {self.smoothing}")
-        if self.balance.shape != (len(self.expressions),) or not (0 < self.balance).all() or self.balance.max() > 1e6:
+        if self.balance is not None and (
+            self.balance.shape != (len(self.expressions),) or not ((self.balance > 0) & (self.balance < 1e7)).all()
+        ):
             raise ValueError("its balance is not a factor for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
@@ -73,8 +75,11 @@ class SavedModel:
         else:
             probabilities = self._run_all(faces, vectors)
         temperature = self.temperature_augmented if augmented else self.temperature
-        balanced = without_smoothing(probabilities, self.smoothing) * self.balance
-        return at_temperature(balanced / balanced.sum(axis=1, keepdims=True), temperature)
+        probabilities = without_smoothing(probabilities, self.smoothing)
+        if self.balance is not None:
+            probabilities = probabilities * self.balance
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return at_temperature(probabilities, temperature)
 
     def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
