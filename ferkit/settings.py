@@ -229,8 +229,8 @@ class Training:
     )
     balance: float = setting(
         0.0,
-        "share of the logarithm of an expression's frequency that is taken out of the saved model's answers, so that it "
-        "names rare expressions more often; 0: none",
+        "share of the logarithm of an expression's frequency that is taken out of the answers of the saved model, so "
+        "that it names rare expressions more often; 0: none",
         range=Range(0, 1),
     )
     quantize: bool = setting(False, "save 8-bit weights: a quarter of the size, faster on one face")
