@@ -18,9 +18,9 @@ help:  ## list the targets
 
 setup: $(VENV)/.run  ## make .venv with all that the toolkit needs
 
-demo: $(VENV)/.predict  ## recognize the face of a portrait with the shipped model; needs no TensorFlow
+demo: $(VENV)/.predict  ## recognize the face of a portrait with the included model; needs no TensorFlow
 	@mkdir -p demo
-	$(BIN)/python predict.py --image $(PORTRAIT) --model_path=pretrained/saved_model.bin --output=demo/annotated.png
+	$(BIN)/python predict.py --image $(PORTRAIT) --model_path=ferplus --output=demo/annotated.png
 	@echo 'Look at demo/annotated.png'
 
 job: $(VENV)/.run  ## the whole job on drawn faces, in about two minutes; on real ones: make job CSV=fer2013.csv

@@ -36,7 +36,7 @@ def recognizer_of(
     given, path = arguments.model_path, training.save_model_path
     chosen = Path(given) if given is not None else model_to_use(path)
     if given is None and chosen != Path(path):
-        print(f"note: no trained model at {path} yet: using the one shipped in pretrained/", file=sys.stderr)
+        print(f"note: no trained model at {path} yet: using the included model in pretrained/", file=sys.stderr)
     recognizer = Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
     if settings.emotions not in (EMOTIONS, recognizer.expressions):
         print(

@@ -218,6 +218,34 @@ def test_votes_are_learned_evaluated_and_kept_apart_from_labels(voted, tmp_path,
     assert "has labels=ferplus, not fer2013" in capsys.readouterr().err
 
 
+def test_balanced_model_weighs_its_answers_by_the_frequencies(voted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        f"--folder={voted}",
+        "--model=slim",
+        "--settings=ours",
+        "--features=none",
+        "--epochs=1",
+        "--labels=ferplus",
+    ]
+    assert train.main(["--train=yes", "--balance=0.5", *flags]) == 0
+    dataset = open_dataset(voted).labelled("ferplus")
+    frequencies = dataset.load("Training", "none").targets.mean(axis=0)
+    model = saved_model.load("best_model/saved_model.bin")
+    np.testing.assert_allclose(model.balance, frequencies**-0.5, rtol=1e-5)
+    test = dataset.load("PrivateTest", "none")
+    found = model.predict(test.images, test.features)
+    model.balance, model.temperature, temperature = None, 1.0, model.temperature
+    expected = (model.predict(test.images, test.features) / np.sqrt(frequencies)) ** (1 / temperature)
+    np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+
+    content = Path("best_model/saved_model.bin").read_bytes()
+    facts = {**model.facts, "balance": [1.0, -1.0]}
+    saved_model.save("bad.bin", content, facts)
+    with pytest.raises(UserError, match="its balance is not a factor for each expression"):
+        saved_model.load("bad.bin")
+
+
 def test_eight_expressions_train_and_predict(voted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=1"]

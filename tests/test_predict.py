@@ -143,7 +143,7 @@ def test_unusable_file_gets_one_line(small_model, tmp_path, content, fragment):
 
 def test_without_any_model_the_way_to_one_is_said(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(saved_model, "shipped", lambda: tmp_path / "pretrained" / "saved_model.bin")
+    monkeypatch.setattr(saved_model, "shipped", lambda name=None: tmp_path / "pretrained" / "saved_model.bin")
     assert main("--image", photo) == 2
     output = capsys.readouterr()
     assert output.out == "" and len(output.err.splitlines()) == 1
@@ -153,7 +153,7 @@ def test_without_any_model_the_way_to_one_is_said(photo, tmp_path, monkeypatch, 
 def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     trained, shipped = Path("best_model/saved_model.bin"), tmp_path / "pretrained" / "saved_model.bin"
-    monkeypatch.setattr(saved_model, "shipped", lambda: shipped)
+    monkeypatch.setattr(saved_model, "shipped", lambda name=None: shipped)
     assert recognition.model_to_use() == trained, "where the error will name it"
     shipped.parent.mkdir()
     shutil.copy(small_model, shipped)
@@ -173,7 +173,7 @@ def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path
 
 def test_shipped_model_answers_as_if_it_had_been_named(small_model, photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(saved_model, "shipped", lambda: small_model)
+    monkeypatch.setattr(saved_model, "shipped", lambda name=None: small_model)
     answers = []
     for flags in ([], ["--model_path", small_model]):
         assert main("--image", photo, "--json", *flags) == 0

@@ -31,7 +31,7 @@ from experiments.runner import (
     plan,
 )
 from ferkit import features
-from ferkit.constants import SHIPPED_MODEL
+from ferkit.constants import TEACHER
 from ferkit.data import conversion
 from ferkit.data.dataset import open_dataset
 from ferkit.data.drawn_faces import write_csv
@@ -245,7 +245,7 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
     for row in (OURS[0], TAUGHT[0]):
         put(tmp_path, record(row))
     other = tmp_path / "other.bin"
-    shutil.copy(find_teacher(SHIPPED_MODEL), other)
+    shutil.copy(find_teacher(TEACHER), other)
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(other)))
     assert runner.outdated(runs, read(runs.table)) == []
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(small_model)))
