@@ -298,3 +298,23 @@ def test_prediction_that_is_shown_is_that_of_the_portrait():
 def test_documented_console_commands_exist():
     declared = set(re.findall(r"^(ferkit-[a-z]+) *=", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
     assert set(re.findall(r"`(ferkit-[a-z]+)`", PAGES["docs/python.md"])) == declared
+
+
+def test_accuracies_on_photographs_are_those_of_the_results_files():
+    card = PAGES["pretrained/ferplus/README.md"]
+    found = {}
+    for name in ("news", "ck"):
+        text = (ROOT / "results" / f"photographs_{name}.txt").read_text()
+        found[name] = re.findall(r"accuracy (\S+%), macro recall (\S+%)", text)  # fer2013, ferplus
+        alone = re.search(r"first model alone: (\d+), with the second alone: (\d+) \(p = (\S+)\)", text)
+        assert alone
+        words = " ".join(card.split())
+        assert f"{alone[2]} pictures are right with `ferplus` alone, {alone[1]} with" in words or (
+            f"{alone[2]} are right with `ferplus` alone, {alone[1]} with" in words
+        )
+        assert f"p = {alone[3]}" in words
+    for index, model in enumerate(("fer2013", "ferplus")):
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| `{model}` |")]
+        assert percentages(row)[2:] == [*found["news"][index], *found["ck"][index]]
+    (row,) = [line for line in PAGES["README.md"].splitlines() if line.startswith("| On photographs |")]
+    assert percentages(row) == [found["news"][1][0], found["ck"][1][0]]
