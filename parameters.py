@@ -168,5 +168,5 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Further settings of A and B with settings="taught", to learn from the shipped model.
+# Further settings of A and B with settings="taught", to learn from the included model fer2013.
 TAUGHT_SETTINGS: dict[str, Any] = {"teacher_share": 0.7, "keep_prob": 0.6}

@@ -72,5 +72,5 @@ class Teacher:
 
 
 def find_teacher(path: str) -> str:
-    """The path of the file; the shipped model is found from every working directory."""
+    """The path of the file; the included model fer2013 is found from every working directory."""
     return str(saved_model.shipped("fer2013")) if path == TEACHER and not Path(path).exists() else path
