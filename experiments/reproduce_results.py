@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     add_yes_no(parser, "--keep_models", default=False, help="keep each row's saved model in the work folder")
     add_flags(parser, parameters.DATASET, "input")
     parser.add_argument(
+        "--ferplus", metavar="PATH", help="the votes of FER+, for the last rows (default: fer2013new.csv)"
+    )
+    parser.add_argument(
         "--work",
         type=Path,
         metavar="PATH",

@@ -28,7 +28,7 @@ ACCURACIES = (
     "validation_accuracy_augmented", "test_accuracy_augmented",  # with test-time augmentation
 )  # fmt: skip
 COLUMNS = (
-    "model", "features", "expressions", "batch_norm", "settings", "seed",
+    "model", "features", "expressions", "batch_norm", "settings", "labels", "seed",
     *ACCURACIES,
     "epochs", "best_epoch", "seconds", *COUNTS,
     "outcome", "dataset", "versions", "commit", "finished",
@@ -38,6 +38,7 @@ COLUMNS = (
 INPUTS = ("none", "landmarks", "landmarks_hog", "landmarks_hog_windows")
 PUBLISHED_MODELS = ("A", "B")
 MODELS = (*PUBLISHED_MODELS, "C")
+LABELS = ("fer2013", "ferplus")  # see settings.LABELS
 
 Record = dict[str, str]  # one line of the file
 
@@ -51,14 +52,16 @@ class Row:
     expressions: tuple[int, ...] = FIVE
     batch_norm: bool = True
     settings: str = "published"
+    labels: str = "fer2013"
     seed: int = 0
 
     @property
     def name(self) -> str:
         """The name for files, such as `B_landmarks_03456_published_seed0`."""
-        labels = "".join(map(str, self.expressions))
+        expressions = "".join(map(str, self.expressions))
         without = () if self.batch_norm or self.model == "SVM" else ("no_batch_norm",)
-        return "_".join((self.model, self.features, labels, self.settings, *without, f"seed{self.seed}"))
+        labels = () if self.labels == "fer2013" else (self.labels,)
+        return "_".join((self.model, self.features, expressions, self.settings, *without, *labels, f"seed{self.seed}"))
 
     @property
     def columns(self) -> Record:
@@ -69,6 +72,7 @@ class Row:
             "expressions": " ".join(map(str, self.expressions)),
             "batch_norm": "yes" if self.batch_norm else "no",
             "settings": self.settings,
+            "labels": self.labels,
             "seed": str(self.seed),
         }
 
@@ -80,6 +84,7 @@ class Row:
             tuple(map(int, record["expressions"].split())),
             record["batch_norm"] == "yes",
             record["settings"],
+            record["labels"],
             int(record["seed"]),
         )
 
@@ -103,8 +108,9 @@ def read(path: Path) -> list[Record]:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"{path} has {' and '.join(sorted(twice))} twice: delete one of the lines")
-    for expressions in {record["expressions"] for record in records}:
-        if len({record["dataset"] for record in records if record["expressions"] == expressions}) > 1:
+    for expressions, labels in {(record["expressions"], record["labels"]) for record in records}:
+        same = [record for record in records if (record["expressions"], record["labels"]) == (expressions, labels)]
+        if len({record["dataset"] for record in same}) > 1:
             raise UserError(f"{path} has rows of different datasets, of expressions {expressions}: delete some lines")
     return records
 
@@ -118,6 +124,7 @@ def check(record: Record) -> None:
         (row.model, (*MODELS, "SVM")),
         (row.features, INPUTS),
         (row.settings, SOURCES_OF_SETTINGS),
+        (row.labels, LABELS),
         (record["batch_norm"], ("yes", "no")),
     ):
         if value not in choices:
@@ -182,6 +189,10 @@ def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
 
 def detail_path(folder: Path, row: Row) -> Path:
     return folder / "rows" / f"{row.name}.json"
+
+
+def predictions_path(folder: Path, row: Row) -> Path:
+    return folder / "rows" / f"{row.name}.npz"
 
 
 def detail(folder: Path, record: Record) -> dict:

@@ -28,18 +28,18 @@ from typing import Any
 from tqdm import tqdm
 
 import parameters
-from experiments import report, results
+from experiments import comparison, report, results, support_vector_machine
 from experiments.results import INPUTS, PUBLISHED_MODELS, SEVEN, Record, Row, number
-from ferkit import features
+from ferkit import features, saved_model
 from ferkit.constants import EMOTIONS, SPLITS
-from ferkit.data import fer2013
+from ferkit.data import fer2013, ferplus
 from ferkit.data.dataset import Dataset, open_dataset
 from ferkit.data.drawn_faces import write_csv
 from ferkit.errors import UserError
 from ferkit.files import lock, whole_file
 from ferkit.learning.configuration import TrainingSettings, training_parser, training_settings
 from ferkit.learning.distillation import Teacher
-from ferkit.learning.evaluation import EVALUATED
+from ferkit.learning.evaluation import EVALUATED, Classifier
 from ferkit.learning.run import CannotResume, Diverged
 from ferkit.markdown import filled
 from ferkit.processes import follow_parent, uninterrupted
@@ -61,6 +61,8 @@ OURS = tuple(replace(row, settings="ours") for row in CELLS)
 TAUGHT = tuple(replace(row, settings="taught") for row in CELLS if row.model == "B")  # the better model
 WITHOUT_BATCH_NORM = tuple(replace(row, batch_norm=False) for row in CELLS)
 SVMS = tuple(Row("SVM", features, batch_norm=False, settings="ours") for features in INPUTS if features != "none")
+# The question asked again, with the votes of FER+ as labels.
+VOTED = tuple(replace(row, expressions=SEVEN, labels="ferplus") for row in (*OURS, *SVMS))
 MODEL_C = Row("C", "none", settings="ours")  # shows what is possible beyond A and B
 ON_REQUEST = tuple(replace(MODEL_C, features=features) for features in INPUTS if features != "none")
 
@@ -75,7 +77,7 @@ def plan(records: Sequence[Record]) -> list[Row]:
     seeds = [replace(row, seed=seed) for row in best[:2] for seed in range(1, SEEDS)]
     firsts = [next(row for row in best if row.model == model) for model in PUBLISHED_MODELS] if best else []
     seven = [replace(row, expressions=SEVEN) for row in firsts]
-    return [*CELLS, *OURS, *seeds, *WITHOUT_BATCH_NORM, *SVMS, *seven, MODEL_C, *TAUGHT]
+    return [*CELLS, *OURS, *seeds, *WITHOUT_BATCH_NORM, *SVMS, *seven, MODEL_C, *TAUGHT, *VOTED]
 
 
 def ranking(rows: Sequence[Row], records: Sequence[Record]) -> list[Row]:
@@ -103,6 +105,7 @@ class Experiment:
     extra: tuple[Row, ...] = ON_REQUEST  # run only if named
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further flags of each script
     keep_models: bool = False
+    ferplus: str = "fer2013new.csv"  # the votes, for the rows that learn from them
 
     @property
     def table(self) -> Path:
@@ -127,9 +130,10 @@ class Experiment:
         """The folder with the files of a row while it is trained."""
         return self.work / row.name
 
-    def faces(self, expressions: Sequence[int]) -> Path:
-        """The folder of the converted dataset with these expressions."""
-        return self.work / f"faces_{''.join(map(str, expressions))}"
+    def faces(self, row: Row) -> Path:
+        """The folder of the converted dataset that a row is trained on."""
+        votes = () if row.labels == "fer2013" else (row.labels,)
+        return self.work / "_".join(("faces", "".join(map(str, row.expressions)), *votes))
 
     def finished(self) -> set[Row]:
         return {Row.of(record) for record in results.read(self.table)}
@@ -159,7 +163,7 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the flags describe."""
     quick = arguments.work or Path("results_work/quick")
     experiment = quick_experiment(quick) if arguments.quick else Experiment(parameters.DATASET.input)
-    places = ("input", "work", "results")
+    places = ("input", "ferplus", "work", "results")
     given = {name: getattr(arguments, name) for name in places if getattr(arguments, name) is not None}
     real = given.get("results", experiment.results).resolve() == Experiment.results.resolve()
     if arguments.quick and real:
@@ -332,8 +336,8 @@ class RowFailed(Exception):
 
 def finish(row: Row, experiment: Experiment) -> Record:
     """Trains and evaluates one row, and writes its results. Raises RowFailed when its process fails."""
-    dataset = converted(row.expressions, experiment)
-    check_dataset(dataset, row.expressions, experiment)
+    dataset = converted(row, experiment)
+    check_dataset(dataset, row, experiment)
     folder = experiment.folder(row)
     script, flags = command_of(row, experiment)
     line = f"python {f'-m {script}' if '.' in script else f'{script}.py'} {shlex.join(flags)}"
@@ -371,6 +375,9 @@ def finish(row: Row, experiment: Experiment) -> Record:
         content = {"command": line, "settings": settings, "record": record}
         content |= {"history": history, "metrics": metrics, "metrics_augmented": augmented}
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if metrics:
+        predictions = comparison.predictions_of(load_model(folder / model_name(script)), dataset)
+        comparison.write(predictions, results.predictions_path(experiment.results, row))
     if experiment.keep_models and metrics:
         os.replace(folder / model_name(script), experiment.work / f"{row.name}{Path(model_name(script)).suffix}")
     results.append(experiment.table, record)  # last, because this line makes the row finished
@@ -396,44 +403,50 @@ def trained_settings(facts: dict[str, Any], settings: dict[str, dict[str, Any]])
     return {part: {name: found.get(part, {}).get(name) for name in settings[part]} for part in settings}
 
 
-def converted(expressions: Sequence[int], experiment: Experiment) -> Dataset:
-    """The experiment's dataset with these expressions and all features; converts it if necessary.
+def converted(row: Row, experiment: Experiment) -> Dataset:
+    """The dataset of a row, with its labels and all features; converts it if necessary.
 
     Raises UserError when the source is missing, cannot be converted, or lacks a split.
     """
-    folder = experiment.faces(expressions)
+    folder = experiment.faces(row)
     if not Path(experiment.input).exists():
         raise UserError(f"no FER2013 at {experiment.input}: put Kaggle's fer2013.csv there, or name it with --input")
-    if not is_converted(folder, expressions, experiment.input):
-        labels = ",".join(map(str, expressions))
-        flags = (f"--input={experiment.input}", f"--folder={folder}", f"--expressions={labels}")
+    if not is_converted(folder, row, experiment.input):
+        expressions = ",".join(map(str, row.expressions))
+        flags = [f"--input={experiment.input}", f"--folder={folder}", f"--expressions={expressions}"]
+        if row.labels != "fer2013":
+            if not Path(experiment.ferplus).exists():
+                raise UserError(
+                    f"no FER+ votes at {experiment.ferplus}: get them from {ferplus.ADDRESS}, or say --ferplus=PATH"
+                )
+            flags.append(f"--ferplus={experiment.ferplus}")
         if in_a_process("convert_fer2013_to_images_and_landmarks", flags) != 0:
             raise UserError(f"{experiment.input} could not be converted into {folder}, for the reason above")
     dataset = open_dataset(folder)
     if set(dataset.counts) != set(SPLITS):
         raise UserError(f"{experiment.input} lacks one of the splits {', '.join(SPLITS)}: the experiments need all")
-    return dataset
+    return dataset.labelled(row.labels)
 
 
-def is_converted(folder: Path, expressions: Sequence[int], source: str) -> bool:
-    """Whether `folder` has the conversion of `source` with all features, as the present code would make it."""
+def is_converted(folder: Path, row: Row, source: str) -> bool:
+    """Whether `folder` has what the present code would convert `source` to for a row, with all features."""
     try:
-        dataset, kind = open_dataset(folder), INPUTS[-1]
-        dataset.check(kind, len(expressions))
+        dataset, kind = open_dataset(folder).labelled(row.labels), INPUTS[-1]
+        dataset.check(kind, len(row.expressions))
         for split in dataset.counts:
             dataset.load(split, kind)  # raises UserError if it is incomplete
     except UserError:
         return False
     return (
         dataset.manifest["source"]["sha256"] == fer2013.hash_of(source)
-        and dataset.expressions == tuple(EMOTIONS[label] for label in expressions)
+        and dataset.expressions == tuple(EMOTIONS[label] for label in row.expressions)
         and dataset.feature_provenance(kind) == features.provenance(kind, parameters.DATASET.shape_predictor_path)
     )
 
 
-def check_dataset(dataset: Dataset, expressions: Sequence[int], experiment: Experiment) -> None:
-    """Raises UserError when the results have rows with these expressions from a different dataset."""
-    records = results.select(results.read(experiment.table), expressions=expressions)
+def check_dataset(dataset: Dataset, row: Row, experiment: Experiment) -> None:
+    """Raises UserError when the results have rows with a row's expressions and labels from a different dataset."""
+    records = results.select(results.read(experiment.table), expressions=row.expressions, labels=row.labels)
     if any(record["dataset"] != dataset.fingerprint[:FINGERPRINT] for record in records):
         raise UserError(
             f"{experiment.table} has rows of another dataset than {experiment.input}: name another --results"
@@ -443,7 +456,8 @@ def check_dataset(dataset: Dataset, expressions: Sequence[int], experiment: Expe
 def command_of(row: Row, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
     """The script that trains a row, and its flags."""
     folder = experiment.folder(row)
-    flags = [f"--features={row.features}", f"--seed={row.seed}", f"--folder={experiment.faces(row.expressions)}"]
+    flags = [f"--features={row.features}", f"--seed={row.seed}", f"--folder={experiment.faces(row)}"]
+    flags.append(f"--labels={row.labels}")
     script = "experiments.train_svm" if row.model == "SVM" else "train"
     flags.append(f"--model_path={folder / model_name(script)}")
     if script == "train":
@@ -452,7 +466,6 @@ def command_of(row: Row, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
             "--evaluate=yes",
             f"--model={row.model}",
             f"--settings={row.settings}",
-            "--labels=fer2013",
             f"--batch_norm_conv={'yes' if row.batch_norm else 'no'}",
             f"--output_size={len(row.expressions)}",
             "--save_model=yes",
@@ -470,6 +483,11 @@ def of_the_saved_model(flags: Sequence[str]) -> tuple[str, ...]:
 
 def model_name(script: str) -> str:
     return "svm.npz" if script == "experiments.train_svm" else "saved_model.bin"
+
+
+def load_model(path: Path) -> Classifier:
+    """The saved network or support vector machine."""
+    return support_vector_machine.load(path) if path.suffix == ".npz" else saved_model.load(path)
 
 
 def train_in_a_process(script: str, flags: Sequence[str], folder: Path) -> bool:

@@ -256,6 +256,7 @@ def train(dataset: Dataset, settings: Svm) -> Machine:
         "features": settings.features,
         "feature_provenance": dataset.feature_provenance(settings.features),
         "settings": dataclasses.asdict(settings),
+        "training": {"labels": dataset.label_source},
         "temperature": 1.0,
     }
     trials = choose(learn, validation, facts, settings)

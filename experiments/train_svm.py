@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = override(parameters.SVM, arguments)
     check(settings)
     path = Path(settings.save_model_path)
-    dataset = open_dataset(override(parameters.DATASET, arguments).folder)
+    labels = override(parameters.TRAINING, arguments).labels
+    dataset = open_dataset(override(parameters.DATASET, arguments).folder).labelled(labels)
     if arguments.train:
         support_vector_machine.check_place(path)
         support_vector_machine.train(dataset, settings).save(path)
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add_yes_no(parser, "--evaluate", default=True, help="evaluate the saved machine")
     add_flags(parser, parameters.SVM, "features", "components", "trial_faces", "seed", "save_model_path")
     add_flags(parser, parameters.DATASET, "folder")
+    add_flags(parser, parameters.TRAINING, "labels")
     return parser
 
 

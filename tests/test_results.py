@@ -24,6 +24,7 @@ from experiments.runner import (
     QUICK_FACES,
     SVMS,
     TAUGHT,
+    VOTED,
     WITHOUT_BATCH_NORM,
     Experiment,
     RowFailed,
@@ -56,15 +57,13 @@ if __name__ == "__main__":
     from experiments import reproduce_results, runner
     sys.exit(reproduce_results.main())
 """
-FIRST_COLUMNS = (
-    "model,features,expressions,batch_norm,settings,seed,validation_accuracy,test_accuracy,test_accuracy_deduplicated"
-)
+FIRST_COLUMNS = "model,features,expressions,batch_norm,settings,labels,seed,validation_accuracy,test_accuracy,test_accuracy_deduplicated"
 
 
 def record(row: Row, validation: float = 0.66, test: float = 0.68, **changes: str) -> Record:
     """A finished row's line."""
     accuracies = (validation, test, test - 0.02)
-    measured = dict(zip(COLUMNS[6:9], (f"{share:.5f}" for share in accuracies), strict=True))
+    measured = dict(zip(COLUMNS[7:10], (f"{share:.5f}" for share in accuracies), strict=True))
     measured |= {"macro_f1": "0.67", "validation_accuracy_augmented": "", "test_accuracy_augmented": ""}
     rest = {"epochs": "13", "best_epoch": "9", "seconds": "600", "outcome": "finished"}
     counts = {"training": "24176", "public_test": "3037", "private_test": "3006"}
@@ -98,7 +97,7 @@ def metrics_of(row: Row) -> dict:
     }
 
 
-DIVERGED = dict.fromkeys((*COLUMNS[6:10], "best_epoch", "seconds"), "")
+DIVERGED = dict.fromkeys((*COLUMNS[7:11], "best_epoch", "seconds"), "")
 DIVERGED |= {"outcome": "diverged in epoch 1", "epochs": "0"}
 
 
@@ -107,8 +106,12 @@ DIVERGED |= {"outcome": "diverged in epoch 1", "epochs": "0"}
 
 def test_plan_has_every_published_cell_in_the_order_of_importance():
     rows = plan([])
-    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *TAUGHT]
-    assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and (len(SVMS), len(TAUGHT)) == (3, 4)
+    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *TAUGHT, *VOTED]
+    assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and (len(SVMS), len(TAUGHT), len(VOTED)) == (
+        3,
+        4,
+        11,
+    )
     assert {(row.model, row.features) for row in (*CELLS, *SVMS)} == set(report.PUBLISHED)
     assert len({row.name for row in (*rows, *ON_REQUEST)}) == len(rows) + len(ON_REQUEST)
     assert all(Row.of(row.columns) == row for row in (*rows, *ON_REQUEST))
@@ -137,7 +140,9 @@ def test_file_begins_with_the_agreed_columns_and_is_appended_to(tmp_path):
     for line in records:
         append(path, line)
     assert path.read_text().splitlines()[0].startswith(FIRST_COLUMNS + ",")
-    assert path.read_text().splitlines()[1].startswith("A,none,0 3 4 5 6,yes,published,0,0.66000,0.68000,0.66000,")
+    assert (
+        path.read_text().splitlines()[1].startswith("A,none,0 3 4 5 6,yes,published,fer2013,0,0.66000,0.68000,0.66000,")
+    )
     assert read(path) == records and len(path.read_text().splitlines()) == 3
 
 
@@ -427,8 +432,8 @@ def quick_work(tmp_path_factory) -> Path:
 
 def convert(runs: Experiment) -> None:
     """As the runner does it, in this process."""
-    conversion.convert(runs.input, str(runs.faces(FIVE)), FIVE, list(features.PARTS), processes=2)
-    assert is_converted(runs.faces(FIVE), FIVE, runs.input)
+    conversion.convert(runs.input, str(runs.faces(CELLS[0])), FIVE, list(features.PARTS), processes=2)
+    assert is_converted(runs.faces(CELLS[0]), CELLS[0], runs.input)
 
 
 def quick(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -559,14 +564,14 @@ def five_faces(drawn_csv, tmp_path_factory) -> Path:
     """The drawn faces of five expressions, converted."""
     runs = Experiment(str(drawn_csv), tmp_path_factory.mktemp("five"))
     convert(runs)
-    return runs.faces(FIVE)
+    return runs.faces(CELLS[0])
 
 
 def experiment_with_faces(folder: Path, source: Path, faces: Path, *rows: Row) -> Experiment:
     """An experiment whose faces have been converted before."""
     runs = experiment(folder, str(source), *rows)
     runs.work.mkdir()
-    runs.faces(FIVE).symlink_to(faces)
+    runs.faces(CELLS[0]).symlink_to(faces)
     return runs
 
 
@@ -656,22 +661,23 @@ def test_every_row_is_trained_as_its_name_says(tmp_path):
     runs = experiment(tmp_path, "fer2013.csv")
     another = replace(OURS[0], expressions=SEVEN, seed=2)
     parser = training_parser(parameters, ARCHITECTURES)
-    for row in (*CELLS, *OURS, *TAUGHT, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *ON_REQUEST, another):
+    for row in (*CELLS, *OURS, *TAUGHT, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *ON_REQUEST, *VOTED, another):
         script, flags = runner.command_of(row, runs)
         if script == "experiments.train_svm":
-            assert row.model == "SVM" and train_svm.parser().parse_args(flags).features == row.features
+            given = train_svm.parser().parse_args(flags)
+            assert (row.model, given.features, given.labels) == ("SVM", row.features, row.labels)
             continue
         network, hyperparams, training, _ = training_settings(parser.parse_args(flags), parameters, ARCHITECTURES)
         assert (hyperparams.teacher_share > 0) == (row.settings == "taught")
         assert (network.model, network.features, network.batch_norm_conv) == (row.model, row.features, row.batch_norm)
         assert network.output_size == len(row.expressions)
-        assert (training.settings, training.seed) == (row.settings, row.seed)
+        assert (training.settings, training.labels, training.seed) == (row.settings, row.labels, row.seed)
 
 
 def test_dataset_is_converted_anew_when_it_is_not_the_one_of_today(drawn_csv, drawn_dataset, tmp_path, monkeypatch):
-    seven = tuple(range(7))
+    seven = replace(CELLS[0], expressions=SEVEN)
     assert is_converted(drawn_dataset, seven, str(drawn_csv))
-    assert not is_converted(drawn_dataset, FIVE, str(drawn_csv))
+    assert not is_converted(drawn_dataset, CELLS[0], str(drawn_csv))
     assert not is_converted(tmp_path, seven, str(drawn_csv))
     other = tmp_path / "other.csv"
     other.write_bytes(drawn_csv.read_bytes() + b"\n")
@@ -690,11 +696,11 @@ def test_rows_of_another_dataset_are_refused(drawn_dataset, tmp_path):
     runs, dataset = experiment(tmp_path, "fer2013.csv"), open_dataset(drawn_dataset)
     put(runs.results, record(replace(OURS[0], expressions=SEVEN), dataset=dataset.fingerprint[:12]))
     put(runs.results, record(OURS[0], dataset="of five expressions"))
-    runner.check_dataset(dataset, SEVEN, runs)
+    runner.check_dataset(dataset, replace(CELLS[0], expressions=SEVEN), runs)
     (runs.results / "results.csv").unlink()
     put(runs.results, record(replace(OURS[1], expressions=SEVEN)))
     with pytest.raises(UserError, match="rows of another dataset"):
-        runner.check_dataset(dataset, SEVEN, runs)
+        runner.check_dataset(dataset, replace(CELLS[0], expressions=SEVEN), runs)
 
 
 def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, five_faces, tmp_path, monkeypatch):
