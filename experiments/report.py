@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import comparison
 from experiments.results import (
     FINISHED,
     FIVE,
@@ -23,8 +24,10 @@ from experiments.results import (
     PUBLISHED_MODELS,
     SEVEN,
     Record,
+    Row,
     detail,
     number,
+    predictions_path,
     select,
 )
 from ferkit.features import FEATURES
@@ -76,11 +79,21 @@ PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
-def tables(records: Sequence[Record], folder: str | Path = RESULTS) -> str:
-    """The generated part of docs/experiment.md, in Markdown. folder: folder of the pictures."""
+def tables(records: Sequence[Record], results: Path = Path("results"), folder: str | Path = RESULTS) -> str:
+    """The generated part of docs/experiment.md, in Markdown.
+
+    results: the folder with results.csv, for the predictions of the rows. folder: the folder of the pictures, as the page
+    links them.
+    """
     if not records:
         return "No row has been run yet."
-    parts = [answer_table(records), picture_links(records, folder), batch_norm_table(records), seven_table(records)]
+    parts = [
+        answer_table(records),
+        picture_links(records, folder),
+        batch_norm_table(records),
+        seven_table(records),
+        votes_table(records, results),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -95,8 +108,11 @@ def answer_table(records: Sequence[Record]) -> str:
     means = {settings: {key: mean(cell_rows(records, *key, settings)) for key in cells} for settings in shown}
     lines = []
     for model, kind in cells:
-        name = f"Model {model}, {LABELS[kind]}" if model != "SVM" else f"SVM, {LABELS[kind].removeprefix('+ ')}"
-        line = [name, _percent(PUBLISHED.get((model, kind), math.nan)), _points(_gain(PUBLISHED, model, kind))]
+        line = [
+            row_name(Row(model, kind)),
+            _percent(PUBLISHED.get((model, kind), math.nan)),
+            _points(_gain(PUBLISHED, model, kind)),
+        ]
         for settings in shown:
             rows = cell_rows(records, model, kind, settings)
             line += [cell(rows), _points(_gain(means[settings], model, kind))]
@@ -205,7 +221,7 @@ def batch_norm_gain(records: Sequence[Record], model: str, kind: str) -> str:
 
 def seven_table(records: Sequence[Record]) -> str:
     """The rows with seven expressions, one by one; empty until there is one."""
-    seven = select(records, expressions=SEVEN)
+    seven = select(records, expressions=SEVEN, labels="fer2013")
     if not seven:
         return ""
     heads = ["seven expressions", "PublicTest", "PrivateTest", "new faces alone", "macro F1"]
@@ -216,10 +232,48 @@ def seven_table(records: Sequence[Record]) -> str:
         columns = ("validation_accuracy", "test_accuracy", "test_accuracy_deduplicated", "macro_f1")
         accuracies = [_percent(number(record, column)) for column in columns]
         minutes = f"{number(record, 'seconds') / 60:.0f} min" if record["seconds"] else "–"
-        name = f"Model {record['model']}, {LABELS[record['features']]}"
-        rows.append([name, *accuracies, cell([record], "_augmented"), epochs, minutes])
+        rows.append([row_name(Row.of(record)), *accuracies, cell([record], "_augmented"), epochs, minutes])
     note = f"Our settings. Published of the best model: {PUBLISHED_SEVEN:.1%}. New faces do not also occur in Training."
     return f"{table(heads, rows)}\n\n{note}"
+
+
+def votes_table(records: Sequence[Record], results: Path) -> str:
+    """The rows that learned FER+'s votes, each compared with the first input of its model; empty until there is one."""
+    voted = {Row.of(record): record for record in select(records, labels="ferplus")}
+    heads = ["FER+, seven expressions", "PublicTest", "PrivateTest", "test-time augmentation", "adds", "95% interval"]
+    heads += ["right alone", "p"]
+    lines = []
+    for model in ("SVM", *PUBLISHED_MODELS):
+        rows = [row for row in voted if row.model == model]
+        rows.sort(key=lambda row: (INPUTS.index(row.features), row.seed))
+        for row in rows:
+            accuracies = [_percent(number(voted[row], name)) for name in ("validation_accuracy", "test_accuracy")]
+            lines.append([row_name(row), *accuracies, _percent(number(voted[row], "test_accuracy_augmented"))])
+            lines[-1] += ["–"] * 4 if row == rows[0] else compared(rows[0], row, results)
+    if not lines:
+        return ""
+    faces = next(iter(voted.values()))["private_test"]
+    note = (
+        f"Our settings, trained on the votes of FER+; right is what more than half of the people say, of {int(faces):,} "
+        "faces of PrivateTest. “Adds” compares with the first row of the same model, on the same faces: points of "
+        "accuracy, their bootstrap interval, the faces that only the first row and only this row get right, and the p of "
+        "McNemar's exact test. Both tell of the choice of faces alone: what the seed does comes on top."
+    )
+    return f"{table(heads, lines)}\n\n{note}"
+
+
+def compared(first: Row, second: Row, results: Path) -> list[str]:
+    """How much more often the second row is right: four cells of a table."""
+    found = comparison.difference(*(comparison.read(predictions_path(results, row)) for row in (first, second)))
+    interval = f"{_points(found.low)} to {_points(found.high)}"
+    return [_points(found.difference), interval, f"{found.first_alone} : {found.second_alone}", f"{found.chance:.2g}"]
+
+
+def row_name(row: Row) -> str:
+    """The name of a row's model and input in a table."""
+    if row.model == "SVM":
+        return f"SVM, {LABELS[row.features].removeprefix('+ ')}"
+    return f"Model {row.model}, {LABELS[row.features]}"
 
 
 def _gain(figures: Mapping[tuple[str, str], float], model: str, kind: str) -> float:
@@ -269,7 +323,9 @@ def headline(records: Sequence[Record]) -> list[Record]:
     for expressions in (FIVE, SEVEN):
         finished = [
             record
-            for record in select(records, expressions=expressions, model=MODELS, batch_norm="yes", seed=0)
+            for record in select(
+                records, expressions=expressions, labels="fer2013", model=MODELS, batch_norm="yes", seed=0
+            )
             if record["test_accuracy"]
         ]
         best += sorted(finished, key=lambda record: -number(record, "validation_accuracy"))[:1]
@@ -377,4 +433,5 @@ def _kind(record: Record) -> tuple[str, ...]:
     """The properties that learning curves in the same panel have in common, besides the model."""
     without = () if record["batch_norm"] == "yes" else ("no batch norm",)
     count = {5: "five", 7: "seven"}.get(len(record["expressions"].split()), "some")
-    return (SETTINGS_NAMES[record["settings"]], f"{count} expressions", *without)
+    labels = () if record["labels"] == "fer2013" else ("FER+",)
+    return (SETTINGS_NAMES[record["settings"]], f"{count} expressions", *without, *labels)

@@ -212,7 +212,8 @@ def write_report(experiment: Experiment) -> None:
     """Writes the tables into the page, or prints them if there is no page, and draws the pictures."""
     records = results.read(experiment.table)
     check_unchanged(experiment, records)
-    text = report.tables(records, experiment.results if experiment.page is None else report.RESULTS)
+    folder = experiment.results if experiment.page is None else report.RESULTS
+    text = report.tables(records, experiment.results, folder)
     page = experiment.page
     content = filled(page.read_text(encoding="utf-8"), report.PART, text, page) if page else ""
     for path in report.draw_pictures(records, experiment.results):  # before the page that shows them
