@@ -82,8 +82,8 @@ PUBLISHED_SEVEN = 0.614  # the best model, on seven expressions
 def tables(records: Sequence[Record], results: Path = Path("results"), folder: str | Path = RESULTS) -> str:
     """The generated part of docs/experiment.md, in Markdown.
 
-    results: the folder with results.csv, for the predictions of the rows. folder: the folder of the pictures, as the page
-    links them.
+    results: the folder with results.csv, for the predictions of the rows. folder: the folder of the pictures, as the
+    page links them.
     """
     if not records:
         return "No row has been run yet."
@@ -254,10 +254,11 @@ def votes_table(records: Sequence[Record], results: Path) -> str:
         return ""
     faces = next(iter(voted.values()))["private_test"]
     note = (
-        f"Our settings, trained on the votes of FER+; right is what more than half of the people say, of {int(faces):,} "
-        "faces of PrivateTest. “Adds” compares with the first row of the same model, on the same faces: points of "
-        "accuracy, their bootstrap interval, the faces that only the first row and only this row get right, and the p of "
-        "McNemar's exact test. Both tell of the choice of faces alone: what the seed does comes on top."
+        "Our settings, trained on the votes of FER+. Right is what more than half of the people say, of "
+        f"{int(faces):,} faces of PrivateTest. “Adds” compares with the first row of the same model, on the same "
+        "faces: points of accuracy, their bootstrap interval, the faces that only the first row and only this row get "
+        "right, and the p of McNemar's exact test. Both tell of the choice of faces alone: what the seed does comes on "
+        "top."
     )
     return f"{table(heads, lines)}\n\n{note}"
 
