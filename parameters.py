@@ -50,6 +50,7 @@ HYPERPARAMS = Hyperparams(  # those of the published experiments
     mixup=0.0,
     ema_decay=0.0,
     logit_adjustment=0.0,
+    fer2013_share=0.0,
     batch_size=128,
 )
 
@@ -60,6 +61,9 @@ AUGMENTATION = Augmentation(  # the published experiments had none
     rotation=0.0,
     contrast=0.0,
     brightness=0.0,
+    blur=0.0,
+    jpeg=0.0,
+    darkness=0.0,
     erasing=0.0,
 )
 

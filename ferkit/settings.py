@@ -29,7 +29,8 @@ SCHEDULES = ("exponential", "cosine")
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
 # Settings that earlier trainings, searches and rows did not have, with the values that correspond to those, by group.
 ADDED: dict[str, dict[str, Any]] = {
-    "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0},
+    "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0, "fer2013_share": 0.0},
+    "augmentation": {"blur": 0.0, "jpeg": 0.0, "darkness": 0.0},
     "training": {"quantize": False, "bfloat16": "auto", "labels": "fer2013"},
 }
 
@@ -185,6 +186,9 @@ class Hyperparams:
         "expressions are not neglected; 0: none",
         range=Range(0, 2),
     )
+    fer2013_share: float = setting(
+        0.0, "with labels=ferplus: share of FER2013's own label in what is learned of a face", range=Range(0, 1)
+    )
     batch_size: int = setting(128, "images in a training step", range=at_least(2))
 
 
@@ -198,6 +202,13 @@ class Augmentation:
     rotation: float = setting(0.0, "turn by up to so many degrees", range=Range(0, 180))
     contrast: float = setting(0.0, "scale the grey values around their mean by up to this share", range=Range(0, 1))
     brightness: float = setting(0.0, "add up to this share of white", range=Range(0, 1))
+    blur: float = setting(
+        0.0, "probability that a face is shrunk, to a quarter at most, and enlarged again", range=Range(0, 1)
+    )
+    jpeg: float = setting(0.0, "probability that a face is compressed as JPEG, poorly at worst", range=Range(0, 1))
+    darkness: float = setting(
+        0.0, "probability that a face is darkened, to a tenth of its brightness at most", range=Range(0, 1)
+    )
     erasing: float = setting(
         0.0, "probability that a rectangle of 2% to 20% of the face is replaced by noise", range=Range(0, 1)
     )

@@ -15,7 +15,18 @@ from ferkit.transforms import VIEWS, affine, average_over_views, views
 
 MIDDLE = 23.5  # of 48 pixels
 MOVING = Augmentation(flip=True, shift=0.1, zoom=0.2, rotation=20)
-EVERYTHING = Augmentation(flip=True, shift=0.1, zoom=0.1, rotation=12, contrast=0.2, brightness=0.1, erasing=0.5)
+EVERYTHING = Augmentation(
+    flip=True,
+    shift=0.1,
+    zoom=0.1,
+    rotation=12,
+    contrast=0.2,
+    brightness=0.1,
+    erasing=0.5,
+    blur=0.3,
+    jpeg=0.3,
+    darkness=0.3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +237,19 @@ def test_contrast_scales_around_the_mean():
     np.testing.assert_allclose(relit.mean(axis=(1, 2)), images.mean(axis=(1, 2)), atol=0.5)
     ratio = relit.std(axis=(1, 2)) / images.std(axis=(1, 2))
     assert 0.69 < ratio.min() < 0.75 and 1.25 < ratio.max() < 1.31
+
+
+def test_degraded_faces_are_dark_blurred_or_compressed_by_no_more_than_is_said(faces):
+    many = np.repeat(faces, 30, axis=0)
+    left = changed(many, darkness=1).mean(axis=(1, 2)) / many.mean(axis=(1, 2))
+    assert 0.09 < left.min() < 0.13 and 0.9 < left.max() <= 1 and 0.25 < np.median(left) < 0.4, "the logarithm is even"
+    sharp, soft, coarse = (np.diff(images.astype(float), axis=2) for images in (
+        many, changed(many, blur=1), changed(many, jpeg=1)
+    ))  # fmt: skip
+    assert (np.square(soft).mean(axis=(1, 2)) < 0.95 * np.square(sharp).mean(axis=(1, 2))).all()
+    errors = np.abs(changed(many, jpeg=1).astype(float) - many).mean(axis=(1, 2))
+    assert 1 < errors.min() < 3 and 6 < errors.max() < 20, "from hardly to clearly visible"
+    assert np.square(coarse).mean() != np.square(sharp).mean()
 
 
 def test_light_stops_at_black_and_white():

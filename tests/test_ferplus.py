@@ -192,6 +192,18 @@ def test_splits_carry_what_people_see(voted):
         plain.labelled("ferplus8").check("none", 7)
 
 
+def test_a_share_of_fer2013s_own_labels_is_learned_but_not_evaluated(voted):
+    dataset = open_dataset(voted).labelled("ferplus")
+    votes, mixed = dataset.load("Training", "none"), dataset.mixed(0.3).load("Training", "none")
+    own = np.eye(7)[dataset.own_labels("Training")]
+    np.testing.assert_allclose(mixed.targets, 0.7 * votes.targets + 0.3 * own, atol=1e-6)
+    np.testing.assert_array_equal(mixed.labels, votes.labels)
+    for split in ("PublicTest", "PrivateTest"):
+        np.testing.assert_array_equal(
+            dataset.mixed(0.3).load(split, "none").targets, dataset.load(split, "none").targets
+        )
+
+
 def test_votes_are_learned_evaluated_and_kept_apart_from_labels(voted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=4"]

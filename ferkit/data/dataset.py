@@ -56,6 +56,7 @@ class Dataset:
     manifest: dict
     sample: tuple[int, int] | None = None
     label_source: str = "fer2013"  # see settings.LABELS
+    fer2013_share: float = 0.0  # of FER2013's own label in the targets of Training, where FER+ labels the faces
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -125,6 +126,10 @@ class Dataset:
         """The dataset with only `rows` rows of Training, drawn at random; 0: all rows."""
         return replace(self, sample=(rows, seed)) if rows else self
 
+    def mixed(self, fer2013_share: float) -> "Dataset":
+        """The dataset whose targets of Training, if FER+ labels it, have this share of FER2013's own label."""
+        return replace(self, fer2013_share=fer2013_share)
+
     def feature_provenance(self, feature: str) -> dict[str, dict[str, Any]]:
         """How the values of a feature were computed: see features.provenance."""
         return {name: self.manifest["feature_provenance"][name] for name in features.parts_of(feature)}
@@ -181,6 +186,9 @@ class Dataset:
         targets = ferplus.distributions(votes, self.expressions)
         labels = ferplus.majority(votes, self.expressions)
         labels = np.where(labels < 0, targets.argmax(axis=1), labels)  # in Training, of a face without a majority
+        if split == "Training":
+            own = np.eye(len(self.expressions), dtype=np.float32)[faces.labels]
+            targets = (1 - self.fer2013_share) * targets + self.fer2013_share * own
         return replace(faces, labels=labels, targets=targets).take(rows)
 
     def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,6 +13,9 @@ from ferkit.constants import IMAGE_SIZE
 from ferkit.settings import Augmentation
 from ferkit.transforms import affine, warp
 
+BLURRED = (12, 40)  # least and greatest side in pixels that a face is shrunk to
+JPEG_QUALITY = (10, 90)
+DARKENED = 0.1  # least share of the brightness that is left
 ERASED = (0.02, 0.2)  # least and greatest share of the face's area
 ERASED_ASPECT = 3.0  # greatest ratio of a rectangle's longer side to its shorter side
 
@@ -31,6 +34,7 @@ def augment(
     faces = warp(faces, matrices)
     if settings.contrast or settings.brightness:
         faces = _relit(faces, settings, random)
+    faces = _degraded(faces, settings, random)
     vectors = features.moved(vectors, feature, matrices, faces)  # the features describe the face before erasing
     if settings.erasing:
         faces = _erased(faces, settings.erasing, random)
@@ -52,6 +56,37 @@ def _relit(faces: np.ndarray, settings: Augmentation, random: np.random.Generato
     pixels = faces.astype(np.float32)
     mean = pixels.mean(axis=(1, 2), keepdims=True)
     return np.clip((pixels - mean) * contrast + mean + brightness + 0.5, 0, 255).astype(np.uint8)
+
+
+def _degraded(faces: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
+    """Faces as cameras and detectors deliver them: enlarged from a few pixels, in the dark, compressed."""
+    faces = faces.copy()
+    for name, change in (("blur", _blurred), ("darkness", _darkened), ("jpeg", _compressed)):
+        if probability := getattr(settings, name):
+            for row in np.flatnonzero(random.random(len(faces)) < probability):
+                faces[row] = change(faces[row], random)
+    return faces
+
+
+def _blurred(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    import cv2  # imported here, because evaluation and training without augmentation do not need it
+
+    side = int(random.integers(*BLURRED, endpoint=True))
+    small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, face.shape, interpolation=cv2.INTER_CUBIC)
+
+
+def _darkened(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    left = math.exp(random.uniform(math.log(DARKENED), 0))  # a half and a quarter are equally likely
+    return (face * left + 0.5).astype(np.uint8)
+
+
+def _compressed(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    import cv2
+
+    quality = int(random.integers(*JPEG_QUALITY, endpoint=True))
+    _, encoded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
 
 
 def _erased(faces: np.ndarray, probability: float, random: np.random.Generator) -> np.ndarray:
