@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ferkit.constants import EMOTIONS
-from ferkit.flags import Parser, add_flags, add_yes_no, override, positive
+from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override, positive
 from ferkit.processes import command
 from parameters import DATASET
 
@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
         help="which to keep (default: all): " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
     )
     add_flags(parser, DATASET, "input")
-    parser.add_argument("--folder", "--output", metavar="PATH", help=f"the folder to write (default: {DATASET.folder})")
+    parser.add_argument(
+        "--folder", "--output", type=local_path, metavar="PATH", help=f"the folder to write (default: {DATASET.folder})"
+    )
     parser.add_argument(
         "--limit",
         type=positive,
@@ -82,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
         help="number of processes (default: all cores)",
     )
     add_flags(parser, DATASET, "shape_predictor_path")
-    parser.add_argument("--ferplus", metavar="PATH", help="join FER+'s votes: Microsoft's fer2013new.csv")
+    parser.add_argument(
+        "--ferplus", type=local_path, metavar="PATH", help="join FER+'s votes: Microsoft's fer2013new.csv"
+    )
     return parser
 
 

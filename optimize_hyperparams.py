@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import parameters
 from ferkit.errors import UserError
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
 OF_A_WORKER = {"name", "mongo", "worker", "report", "folder"}
 TRIAL = "--trial"  # with this flag, the script is the process of one trial
 TRIAL_COMMAND = (sys.executable, str(Path(__file__).resolve()), TRIAL)
-
-
-class _Parser(Parser):
-    """Never prints a password in its errors, even if the address or the password was given to a wrong flag."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        arguments, others = self.parse_known_args(args, namespace)
-        if others:
-            flags = [other.partition("=")[0] for other in others if other.startswith("-")]
-            self.error(f"unrecognized arguments: {' '.join(flags) or 'a value without its flag'}")
-        return arguments
-
-    def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"""([='"]).*@""", r"\1…@", message, flags=re.DOTALL))
 
 
 @command
@@ -148,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     from model import ARCHITECTURES
 
     searched = {"optimizer", *RANGES}
-    parser = _Parser(description="Search the training's hyperparameters, on this machine or on many over MongoDB.")
+    parser = Parser(description="Search the training's hyperparameters, on this machine or on many over MongoDB.")
     parser.add_argument("--name", default="default", metavar="NAME", help="the search's name (default: default)")
     add_flags(parser, parameters.OPTIMIZER, "max_evals", "random_trials", "samples", "stop_early", "search_folder")
     add_yes_no(parser, "--report", default=False, help="show what a search has found so far, and search nothing")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ferkit.flags import Parser, add_flags, override
+from ferkit.flags import Parser, add_flags, local_path, override
 from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command, ended_by_signals, quiet_libraries
 from ferkit.settings import check
@@ -72,9 +72,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N|PATH|URL",
         help=f"a camera's number, a video, pictures like frames/%%04d.png, a stream (default: {camera})",
     )
-    parser.add_argument("--output", metavar="PATH", help=f"write the annotated video to this file: {', '.join(CODECS)}")
     parser.add_argument(
-        "--log", metavar="PATH", help=f"write a table with a row for each face in each frame: {', '.join(LOGS)}"
+        "--output", type=local_path, metavar="PATH", help=f"write the annotated video to this file: {', '.join(CODECS)}"
+    )
+    parser.add_argument(
+        "--log",
+        type=local_path,
+        metavar="PATH",
+        help=f"write a table with a row for each face in each frame: {', '.join(LOGS)}",
     )
     add_model_flags(parser, DATASET, TRAINING)
     shown = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")

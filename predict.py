@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_yes_no, override
+from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
 from ferkit.model_flags import add_model_flags, recognizer_of
-from ferkit.processes import command
+from ferkit.processes import command, complain
 from ferkit.settings import check
 from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             albums[given] = pictures(given)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
             failed = True
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 labels = [recognition.label(face, settings.show_confidence) for face in faces]
                 write_image(outputs[path], draw_faces(image, [face.box for face in faces], labels))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
             failed = True
     return 2 if failed else 0 if found else 1
 
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument(
         "--output",
+        type=local_path,
         metavar="PATH",
         help="write the annotated picture to this file; with several pictures, to this folder",
     )

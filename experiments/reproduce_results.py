@@ -12,10 +12,9 @@ written to `results/results.csv`. After an interruption at any time, the same co
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import parameters
-from ferkit.flags import Parser, add_flags, add_yes_no
+from ferkit.flags import Parser, add_flags, add_yes_no, local_path
 from ferkit.processes import command
 
 
@@ -69,16 +68,19 @@ def parser() -> argparse.ArgumentParser:
     add_yes_no(parser, "--keep_models", default=False, help="keep each row's saved model in the work folder")
     add_flags(parser, parameters.DATASET, "input")
     parser.add_argument(
-        "--ferplus", metavar="PATH", help="the votes of FER+, for the last rows (default: fer2013new.csv)"
+        "--ferplus",
+        type=local_path,
+        metavar="PATH",
+        help="the votes of FER+, for the last rows (default: fer2013new.csv)",
     )
     parser.add_argument(
         "--work",
-        type=Path,
+        type=local_path,
         metavar="PATH",
         help="folder for the converted dataset and the row in training (default: results_work)",
     )
     parser.add_argument(
-        "--results", type=Path, metavar="PATH", help="folder of results.csv and the pictures (default: results)"
+        "--results", type=local_path, metavar="PATH", help="folder of results.csv and the pictures (default: results)"
     )
     return parser
 

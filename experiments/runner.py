@@ -161,10 +161,10 @@ def prepare_quick(experiment: Experiment, draw: bool) -> None:
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the flags describe."""
-    quick = arguments.work or Path("results_work/quick")
+    quick = Path(arguments.work or "results_work/quick")
     experiment = quick_experiment(quick) if arguments.quick else Experiment(parameters.DATASET.input)
-    places = ("input", "ferplus", "work", "results")
-    given = {name: getattr(arguments, name) for name in places if getattr(arguments, name) is not None}
+    kinds: dict[str, type] = {"input": str, "ferplus": str, "work": Path, "results": Path}
+    given = {name: kind(getattr(arguments, name)) for name, kind in kinds.items() if getattr(arguments, name)}
     real = given.get("results", experiment.results).resolve() == Experiment.results.resolve()
     if arguments.quick and real:
         raise UserError(f"--quick tries things out: give it another --results than {Experiment.results}")
@@ -210,6 +210,8 @@ def state(row: Row, record: Record | None, experiment: Experiment) -> str:
 
 def write_report(experiment: Experiment) -> None:
     """Writes the tables into the page, or prints them if there is no page, and draws the pictures."""
+    if not experiment.table.is_file():
+        raise UserError(f"no results at {experiment.table}: run the rows first, or name another --results")
     records = results.read(experiment.table)
     check_unchanged(experiment, records)
     folder = experiment.results if experiment.page is None else report.RESULTS

@@ -1,4 +1,6 @@
-"""The error that a user can correct."""
+"""The error that a user can correct, and texts that are safe to print."""
+
+import re
 
 
 class UserError(Exception):
@@ -14,3 +16,18 @@ def in_short(error: BaseException) -> str:
     """
     text = str(error)
     return f"{type(error).__name__}({text if len(text) <= 100 else f'{text[:99]}…'!r})"
+
+
+def one_line(text: str) -> str:
+    r"""`text` with line breaks and all that a terminal would not show escaped, like `\n` and `\x1b`."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def without_credentials(text: str) -> str:
+    """`text` without what looks like a user name and a password, or like the options behind the `?` of an address.
+
+    A password may contain an `@` or a `/`, so all from the scheme to the last `@` is left out.
+    """
+    text = re.sub(r"(:/+).*@", r"\1", text, flags=re.DOTALL)
+    text = re.sub(r"[^\s'\"=:/]+:[^\s:/\\'\"][^\s'\"]*@", "…@", text)
+    return re.sub(r"(:/+[^\s'\"?]+\?)[^\s'\"]+", r"\1…", text)

@@ -7,21 +7,40 @@ network = override(NETWORK, parser.parse_args(argv))
 
 import argparse
 import dataclasses
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ferkit.errors import UserError
+from ferkit.processes import complain
 from ferkit.settings import check_types, choices_of
 
 Settings = TypeVar("Settings")
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line that reports a wrong flag in one line instead of with the whole usage."""
+    """A command line that reports a wrong flag in one line instead of with the whole usage.
+
+    The line never has a password, even if an address or a password was given to a wrong flag. Flags cannot be
+    abbreviated: an abbreviation would change its meaning when a flag is added.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        arguments, others = self.parse_known_args(args, namespace)
+        if others:
+            flags = [other.partition("=")[0] for other in others if other.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(flags) or 'a value without its flag'}")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        message = re.sub(r"""([='"]).*@""", r"\1…@", message, flags=re.DOTALL)
+        complain(f"{message} (see {self.prog} --help)")
+        sys.exit(UserError.status)
 
 
 def yes_no(text: str) -> bool:
@@ -37,6 +56,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
+
+
+def local_path(text: str) -> str:
+    """Parses the name of a file or folder. An address is refused, and not repeated: it may have a password."""
+    if re.match(r"[A-Za-z][\w+.-]+:/", text):
+        raise argparse.ArgumentTypeError("it is an address, where the path of a file or folder belongs")
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return text
 
 
 def add_yes_no(parser: Any, *names: str, default: bool | None, help: str, dest: str | None = None) -> None:
@@ -64,8 +92,8 @@ def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Ite
         if field.type is bool:
             add_yes_no(parser, *options, dest=name, default=None, help=help)
         else:
-            kind: Any = field.type
             allowed = tuple((choices or {}).get(name, ())) or choices_of(field)
+            kind: Any = local_path if field.type is str and not allowed else field.type
             metavar = None if allowed else {int: "N", float: "X"}.get(kind, "PATH")
             parser.add_argument(*options, dest=name, type=kind, choices=allowed, metavar=metavar, help=help)
 

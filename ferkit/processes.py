@@ -8,6 +8,7 @@ This module imports only the standard library, so that a command can report a mi
 """
 
 import contextlib
+import errno
 import functools
 import io
 import multiprocessing
@@ -19,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ferkit.errors import UserError
+from ferkit.errors import UserError, one_line, without_credentials
 
 # The modules of the packages in requirements-predict.txt, which are enough for recognition.
 _FOR_RECOGNITION = {"ai_edge_litert", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"}
@@ -30,41 +31,84 @@ _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "skle
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Decorates the `main(argv) -> exit status` of a script.
 
-    A `UserError`, a package that is not installed, and an error of the operating system (no permission, no space) are
-    reported in one line on stderr with exit status 2. Ctrl-C gives exit status 130. A closed pipe (`| head`) ends the
-    script without a message.
+    A `UserError`, a package that is not installed, too little memory, and an error of the operating system (no
+    permission, no space) are reported in one line on stderr with exit status 2. Ctrl-C gives exit status 130. A closed
+    pipe (`| head`) ends the script without a message. Warnings of packages, which a user cannot mend, are dropped.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        _open_closed_streams()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # terminals lack some letters of file names
         try:
-            status = main(argv)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, because a closed pipe is caught below
+            with warnings.catch_warnings():
+                if not sys.warnoptions:
+                    warnings.simplefilter("ignore")
+                status = main(argv)
+            sys.stdout.flush()  # here, because a closed pipe is caught below
             return status
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
             return error.status
         except ModuleNotFoundError as error:
             cure = cure_of_missing(error)
             if cure is None:
                 raise
-            print(f"error: {cure}", file=sys.stderr)
-            return UserError.status
+            complain(cure)
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             return 130
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             return 141
+        except MemoryError:
+            complain("out of memory: end other programs, or do less at a time")
         except OSError as error:
-            name = error.filename2 or error.filename  # the final name, when renaming a temporary file fails
-            print(f"error: {name}: {error.strerror}" if name else f"error: {error}", file=sys.stderr)
-            return UserError.status
+            complain(_in_words(error))
+        return UserError.status
 
     return wrapped
+
+
+def complain(message: object) -> None:
+    """Prints an error on stderr: one line, without control characters and without passwords."""
+    with contextlib.suppress(OSError):  # stderr may be full or closed
+        print(f"error: {one_line(without_credentials(str(message)))}", file=sys.stderr)
+
+
+def _in_words(error: OSError) -> str:
+    name = error.filename2 or error.filename
+    if name is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+        name = "standard output"  # what writes files names them: see files.py
+        _drop_stdout()
+    reason = error.strerror or str(error)
+    return f"{name}: {reason}" if name else reason
+
+
+def _drop_stdout() -> None:
+    """Sends what is left to print nowhere, because Python would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Opens the null device for standard streams that are closed (`2>&-`).
+
+    Otherwise the next file that is opened would get the number of the stream, and what native libraries print would be
+    written into it. Python itself would print errors to stdout.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)  # also lets child processes inherit it
+            if nowhere != number:
+                os.close(nowhere)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def cure_of_missing(error: ModuleNotFoundError) -> str | None:

@@ -427,7 +427,7 @@ def read_settings(settings: Settings, path: str | Path) -> Settings:
 
 
 def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
-    """`settings` with the `values` of `source`. Raises UserError for an unknown name or choice, and a wrong type."""
+    """`settings` with the `values` of `source`. Raises UserError for a name or a value that is not allowed."""
     fields = {item.name: item for item in dataclasses.fields(settings)}  # type: ignore[arg-type]
     fitting: dict[str, Any] = {}
     if twice := [old for old, new in RENAMED.items() if old in values and new in values]:
@@ -435,12 +435,12 @@ def with_values(settings: Settings, values: Mapping[str, Any], source: str) -> S
     for name, value in renamed(values).items():
         if name not in fields:
             raise UserError(f"{source} sets '{name}', which does not exist: it can set {', '.join(fields)}")
-        kind, choices = fields[name].type, choices_of(fields[name])
+        kind = fields[name].type
         if not _fits(value, kind):
             raise UserError(f"{source} sets {name} to {json.dumps(value, default=repr)}: it must be {KINDS[kind]}")
         fitting[name] = kind(value)  # type: ignore[operator]
-        if choices and value not in choices:
-            raise UserError(f"{source} sets {name} to '{value}': it must be one of {', '.join(choices)}")
+        if not _is_allowed(value, fields[name]):
+            raise UserError(f"{source} sets {name} to {value!r}: it must be {wanted(fields[name])}")
     return dataclasses.replace(settings, **fitting)  # type: ignore[type-var]
 
 

@@ -10,12 +10,15 @@ import warnings
 from dataclasses import dataclass
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_script
 
 from ferkit.errors import UserError, in_short
 from ferkit.flags import add_flags, add_yes_no, override
 from ferkit.processes import command, quiet
 from ferkit.settings import setting
+
+TABLES = load_script("docs/tables.py")
+COMMANDS = [command for commands in TABLES.PAGES.values() for command in commands]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,30 @@ def test_bad_value_is_a_usage_error_that_names_it(capsys, flag, complaint):
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_of_every_command(name, capsys):
+    """None can be abbreviated, and those that take a path take no address, which they do not repeat either."""
+    parser = TABLES.parser_of(name)
+    required = ["--image", "a.jpg"] if "--image" in parser._option_string_actions else []
+
+    def error_of(flag: str) -> str:
+        with pytest.raises(SystemExit) as exit:
+            parser.parse_args([*required, flag])
+        error = capsys.readouterr().err
+        assert exit.value.code == 2 and error.count("\n") == 1 and "cret" not in error
+        return error
+
+    for action in parser._actions:
+        short = max(action.option_strings, key=len)[:-1]
+        if short not in parser._option_string_actions:
+            assert f"unrecognized arguments: {short} (" in error_of(f"{short}=1")
+    paths = [action for action in parser._actions if action.metavar in ("PATH", "FILE") and not action.required]
+    assert paths
+    for action in paths:
+        for value in ("mongodb://user:se cret@h/a", "https://h/a?key=secret", "mongodb:/user:secret@h/a", ""):
+            assert f"argument {'/'.join(action.option_strings)}: " in error_of(f"{action.option_strings[-1]}={value}")
+
+
 @pytest.mark.parametrize(
     ("edited", "complaint"),
     [
@@ -141,6 +168,29 @@ def test_command_ends_with_a_status_and_at_most_a_line(capsys, ending, status, s
     assert capsys.readouterr() == ("", stderr)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\nlines\r\n", r"two\nlines\r\n"),
+        ("\x1b]0;title\x07\x1b[31mred\x9b2J", r"\x1b]0;title\x07\x1b[31mred\x9b2J"),
+        ("photo\u202egnp.exe \udcff", r"photo\u202egnp.exe \udcff"),
+        ("Ärger 😀 50%: ça va", "Ärger 😀 50%: ça va"),
+        ("no MongoDB at mongodb://user:se/cr@et@host/faces", "no MongoDB at mongodb://host/faces"),
+        ("mongodb:/user:secret@host/faces is a file", "mongodb:/host/faces is a file"),
+        ("rtsp://cam/1?user=admin&password=secret: no stream", "rtsp://cam/1?… no stream"),
+        ("no dataset in user:secret@host/faces", "no dataset in …@host/faces"),
+        ("my@clip.mp4: no such file; is http://host/a up?", "my@clip.mp4: no such file; is http://host/a up?"),
+    ],
+)
+def test_error_is_one_line_without_control_characters_and_passwords(capsys, text, shown):
+    @command
+    def main(argv=None):
+        raise UserError(text)
+
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", f"error: {shown}\n")
+
+
 def test_error_in_short_is_one_short_line():
     assert in_short(ValueError("format 2, not 1")) == "ValueError('format 2, not 1')"
     assert in_short(ValueError("a\nb" * 999)) == "ValueError('" + r"a\nb" * 33 + "…')"
@@ -181,6 +231,46 @@ sys.exit(main())
     run.stdin.close()
     assert run.stderr.read() == b""
     assert run.wait() == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell of Unix")
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_command_with_closed_streams_does_its_work_and_errors_go_nowhere_else(tmp_path, closed):
+    script = (
+        "import os, sys; from ferkit.errors import UserError; from ferkit.processes import command, complain\n"
+        "@command\n"
+        "def main(argv=None):\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        os.write(2, b'native'); print('words', file=sys.stderr); file.write('whole'); complain('one')\n"
+        "    raise UserError('other')\n"
+        "sys.exit(main())"
+    )
+    shell = f'"$1" -c "$2" "$3" {closed}'
+    run = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, script, str(tmp_path / "file")], cwd=ROOT, capture_output=True
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (2, b"", b"")
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_full_output_is_one_line():
+    script = "import sys; from ferkit.processes import command; sys.exit(command(lambda argv: print('line') or 0)())"
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (2, "error: standard output: No space left on device\n")
+
+
+def test_warnings_of_packages_and_a_lack_of_memory_leave_one_line(capsys):
+    @command
+    def main(argv=None):
+        warnings.warn("for developers", stacklevel=1)
+        raise MemoryError
+
+    with warnings.catch_warnings(record=True) as caught:
+        assert main([]) == 2
+    assert not caught
+    assert capsys.readouterr().err == "error: out of memory: end other programs, or do less at a time\n"
 
 
 def test_quiet_drops_native_messages_and_warnings_until_its_end(capfd):

@@ -389,6 +389,15 @@ def test_difference_of_two_models_is_that_of_mcnemar_and_of_the_normal_approxima
         comparison.difference(first, comparison.Predictions(labels[:-1], labels[:-1]))
 
 
+def test_report_of_a_folder_without_results_is_refused(tmp_path, capsys):
+    assert reproduce_results.main(["--report", f"--results={tmp_path}"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"error: no results at {tmp_path}/results.csv: run the rows first, or name another --results\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [*CELLS[:2], SVMS[0], replace(OURS[4], expressions=SEVEN)]

@@ -24,7 +24,7 @@ import numpy as np
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
 from ferkit.errors import UserError
 from ferkit.files import whole_file
-from ferkit.flags import Parser
+from ferkit.flags import Parser, local_path
 from ferkit.processes import command
 
 OVERSAMPLING = 4  # a crop is drawn this many times larger, then shrunk, which smooths its edges
@@ -727,7 +727,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m ferkit.data.drawn_faces",
         description="Draw faces: a dataset laid out like FER2013, a photograph, or both.",
     )
-    parser.add_argument("--output", metavar="PATH", help="write the dataset to this csv")
+    parser.add_argument("--output", type=local_path, metavar="PATH", help="write the dataset to this csv")
     for flag, split, count in (
         ("training", SPLITS[0], 2000),
         ("public_test", SPLITS[1], 300),
@@ -735,7 +735,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         help = f"number of faces of {split} (default: {count})"
         parser.add_argument(f"--{flag}", type=face_count, default=count, metavar="N", help=help)
-    parser.add_argument("--photo", metavar="PATH", help="write a photograph of a few drawn people")
+    parser.add_argument("--photo", type=local_path, metavar="PATH", help="write a photograph of a few drawn people")
     help = "seed of all random numbers; the same seed draws the same faces (default: 0)"
     parser.add_argument("--seed", type=face_count, default=0, metavar="N", help=help)
     return parser

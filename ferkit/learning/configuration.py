@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_yes_no, override
+from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
 from ferkit.learning.architecture import Architecture, find_architecture
 from ferkit.settings import (
     Augmentation,
@@ -44,7 +44,9 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="continue from the last finished epoch")
-    parser.add_argument("--hyperparams", metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them")
+    parser.add_argument(
+        "--hyperparams", type=local_path, metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them"
+    )
     for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION, parameters.TRAINING):
         group = parser.add_argument_group(type(settings).__name__.lower())
         names = [field.name for field in dataclasses.fields(settings)]

@@ -1,7 +1,6 @@
 """The loop of live recognition: it takes frames, recognizes their faces, and shows and records the result."""
 
 import dataclasses
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ferkit.errors import UserError
+from ferkit.processes import complain
 from ferkit.recognition import Recognizer, label
 from ferkit.settings import VideoPredictor
 from ferkit.video.recording import CODECS, LOGS, LONGEST_STILL, FaceLog, Recorder
@@ -110,7 +110,7 @@ class Live:
             write_image(path, self._shown)
             print(f"Saved {path}", flush=True)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
 
     def summary(self) -> str:
         """The result in one line: `275 frames, 6 faces, 52.1 frames per second`."""

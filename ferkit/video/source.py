@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from ferkit.errors import UserError
+from ferkit.errors import UserError, without_credentials
 
 _AHEAD = 4  # frames of a file that are read in advance
 _TRIES = 64  # failed reads after which a file counts as ended; after fewer, damaged frames are skipped
@@ -144,22 +144,22 @@ def open_video(source: str) -> Iterator[Video]:
     if not capture.isOpened():
         raise UserError(_why_not(source, camera, address))
     endless = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0 and not Path(source).is_file()
-    name = f"camera {source}" if camera else without_credentials(source)
+    name = f"camera {source}" if camera else _name_of(source, address)
     counted = "%" in source and not address and not Path(source).exists()
     with contextlib.closing(Video(name, capture, live=camera or endless, counted=counted)) as video:
         yield video
 
 
-def without_credentials(source: str) -> str:
-    """`source` without the user name and password that a URL may contain, so that it can be printed."""
-    return re.sub(r"(://)[^/]*@", r"\1", source)
+def _name_of(source: str, address: bool) -> str:
+    """The name of a file or a stream to print, without what an address may keep secret: a login, or its options."""
+    return without_credentials(source).partition("?")[0] if address else source
 
 
 def _why_not(source: str, camera: bool, address: bool) -> str:
     if camera:
         return f"cannot open camera {source}: connect one, or give another with --source=NUMBER, or a video's file"
     if address:
-        name = without_credentials(source)
+        name = _name_of(source, address)
         return f"cannot open {name}: no stream there that can be read; check the address and the network"
     if Path(source).is_dir():
         return f"cannot open {source}: it is a folder; its pictures are a pattern like {source.rstrip('/')}/%04d.png"
