@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ import parameters
 import train
 from ferkit import saved_model
 from ferkit.constants import EMOTIONS
+from ferkit.data import ferplus
 from ferkit.data.dataset import open_dataset
 from ferkit.data.ferplus import COLUMN_OF, COLUMNS, distributions, majority, read_votes
 from ferkit.errors import UserError
@@ -126,6 +128,40 @@ def test_votes_stand_beside_the_faces_they_belong_to(drawn_csv, voted, faces, vo
     assert conversion.main([f"--input={drawn_csv}", f"--ferplus={votes_csv}", *flags]) == 0
     rows = faces[(faces["Usage"] == "PublicTest") & faces["emotion"].isin((3, 5))].index[:9]
     np.testing.assert_array_equal(np.load(tmp_path / "few" / "PublicTest" / "votes.npy"), votes[rows])
+
+
+@pytest.mark.parametrize("boxes", [True, False], ids=["with boxes", "without"])
+def test_folders_of_ferplus_give_the_same_faces_and_votes(faces, voted, votes_csv, tmp_path, boxes, capsys):
+    folder, votes = tmp_path / "data", read_votes(votes_csv).votes
+    lines: dict[str, list[str]] = {name: [] for name in ferplus.FOLDERS}
+    name_of = {split: name for name, split in ferplus.FOLDERS.items()}
+    for row, (pixels, usage) in enumerate(zip(faces["pixels"], faces["Usage"], strict=True)):
+        path = folder / name_of[usage] / f"fer{row:07}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.array(pixels.split(), np.uint8).reshape(48, 48))
+        lines[name_of[usage]].append(",".join((path.name, *['"(0, 0, 48, 48)"'] * boxes, *map(str, votes[row]))))
+    for name, rows in lines.items():
+        (folder / name / "label.csv").write_text("\n".join(rows) + "\n")
+
+    flags = [f"--input={folder}", f"--folder={tmp_path / 'features'}", *NO_FEATURES]
+    assert conversion.main(flags) == 0
+    plain, joined = open_dataset(tmp_path / "features"), open_dataset(voted)
+    for split in plain.counts:
+        one, two = (dataset.labelled("ferplus").load(split, "none") for dataset in (plain, joined))
+        np.testing.assert_array_equal(one.images, two.images)
+        np.testing.assert_array_equal(one.targets, two.targets)
+        np.testing.assert_array_equal(one.labels, two.labels)
+    assert plain.labelled("ferplus").own_labels("PrivateTest") is None
+    with pytest.raises(UserError, match="has no labels of FER2013, only the votes of FER\\+: use --labels=ferplus"):
+        plain.labelled("fer2013")
+    with pytest.raises(UserError, match="use --fer2013_share=0"):
+        plain.mixed(0.3)
+
+    assert conversion.main([*flags, f"--ferplus={votes_csv}"]) == 2
+    assert "leave out --ferplus" in capsys.readouterr().err
+    (folder / "FER2013Valid" / "label.csv").write_text("fer0000001.png,1,2\n")
+    assert conversion.main(flags) == 2
+    assert "row 1 of" in (error := capsys.readouterr().err) and "ten numbers of votes" in error
 
 
 def test_compressed_votes_are_read(votes_csv, tmp_path):

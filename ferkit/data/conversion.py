@@ -70,11 +70,14 @@ def convert(
     UserError when the source, the votes or the folder cannot be used.
     """
     check_output(Path(folder), Path(source))
-    votes = None if ferplus_path is None else read_joinable(ferplus_path, source)
+    own_layout = ferplus.is_own_layout(Path(source))
+    votes = ferplus.read_own_layout(Path(source))[0] if own_layout else None
+    if ferplus_path is not None:
+        votes = read_joinable(ferplus_path, source)
     if "landmarks" in arrays:
         landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
     splits, dropped, seen = gather(fer2013.read(source), labels, limit)
-    if votes is not None:
+    if votes is not None and not own_layout:
         ferplus.check_join(votes, seen, str(ferplus_path), source)
     if not splits:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
@@ -98,7 +101,7 @@ def convert(
                 name: PARTS[name].provenance(shape_predictor_path) for name in arrays if name in PARTS
             },
             "splits": {split: describe(faces, labels) for split, faces in splits.items()},
-            **({} if votes is None else {"ferplus": describe_votes(str(ferplus_path), votes, splits)}),
+            **({} if votes is None else {"ferplus": describe_votes(ferplus_path, votes, splits, digest)}),
             "dropped": dict(dropped),
             "versions": versions(),
         }
@@ -164,12 +167,13 @@ def read_joinable(ferplus_path: str, source: str) -> ferplus.Votes:
     return ferplus.read_votes(ferplus_path)
 
 
-def describe_votes(path: str, votes: ferplus.Votes, splits: dict[str, Faces]) -> dict[str, Any]:
-    """What was joined, for the manifest."""
+def describe_votes(path: str | None, votes: ferplus.Votes, splits: dict[str, Faces], digest: str) -> dict[str, Any]:
+    """The votes, for the manifest. path: the file that was joined; None for FER+'s own folders, of this digest."""
     arrays = {split: votes.votes[faces.rows] for split, faces in splits.items()}
     return {
-        "name": Path(path).name,
-        "sha256": fer2013.hash_of(path),
+        "name": None if path is None else Path(path).name,
+        "sha256": digest if path is None else fer2013.hash_of(path),
+        "alone": path is None,  # there are no labels of FER2013
         "columns": list(ferplus.COLUMNS),
         "splits": {
             split: {

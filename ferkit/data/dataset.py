@@ -98,6 +98,8 @@ class Dataset:
                 f"{self.folder} has no FER+ votes, which labels={labels} needs: '{CONVERT} --ferplus=fer2013new.csv', "
                 f"with the file from {ferplus.ADDRESS}"
             )
+        if labels == "fer2013" and self._only_votes:
+            raise UserError(f"{self.folder} has no labels of FER2013, only the votes of FER+: use --labels=ferplus")
         dataset = replace(self, label_source=labels)
         if "Training" in self.counts and "Training" not in dataset.counts:
             raise UserError(f"{self.folder} has no training face that labels={labels} can use: convert more faces")
@@ -128,7 +130,14 @@ class Dataset:
 
     def mixed(self, fer2013_share: float) -> "Dataset":
         """The dataset whose targets of Training, if FER+ labels it, have this share of FER2013's own label."""
+        if fer2013_share and self._only_votes:
+            raise UserError(f"{self.folder} has no labels of FER2013: use --fer2013_share=0")
         return replace(self, fer2013_share=fer2013_share)
+
+    @property
+    def _only_votes(self) -> bool:
+        """Whether the faces are labelled by FER+ alone: its own folders do not tell FER2013's labels."""
+        return self.manifest.get("ferplus", {}).get("alone", False)
 
     def feature_provenance(self, feature: str) -> dict[str, dict[str, Any]]:
         """How the values of a feature were computed: see features.provenance."""
@@ -176,7 +185,7 @@ class Dataset:
 
     def own_labels(self, split: str) -> np.ndarray | None:
         """FER2013's labels (N,) of the faces that `load` gives, where these are labelled by FER+; else None."""
-        if self.label_source == "fer2013":
+        if self.label_source == "fer2013" or self._only_votes:
             return None
         return replace(self, label_source="fer2013", sample=None).load(split, "none").labels[self._voted_rows[split]]
 

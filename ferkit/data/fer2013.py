@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
+from ferkit.data import ferplus
 from ferkit.data.archives import open_texts
 from ferkit.errors import UserError
 from ferkit.vision.pictures import read_image
@@ -40,6 +41,8 @@ def read(source: str) -> Iterator[Row]:
     If a compressed file is cut off, the iterator raises UserError after the last readable row.
     """
     path = Path(source)
+    if path.is_dir() and ferplus.is_own_layout(path):
+        return _read_voted(path)
     if path.is_dir():
         return _read_folder(path, _in_turn(pictures(path)))
     if not path.is_file():
@@ -53,7 +56,7 @@ def hash_of(source: str) -> str:
     """SHA-256 of the file, or of the names and contents of the pictures in a folder."""
     digest = hashlib.sha256()
     path = Path(source)
-    for file in pictures(path) if path.is_dir() else [path]:
+    for file in files_of(path):
         if file != path:
             digest.update(file.relative_to(path).as_posix().encode())
         try:
@@ -64,6 +67,16 @@ def hash_of(source: str) -> str:
             if file == path:  # an unreadable picture in a folder does not stop the conversion
                 raise
     return digest.hexdigest()
+
+
+def files_of(source: Path) -> list[Path]:
+    """The file, or in a folder the files with faces and labels."""
+    if not source.is_dir():
+        return [source]
+    if not ferplus.is_own_layout(source):
+        return pictures(source)
+    labels = [source / name / ferplus.LABEL_FILE for name in ferplus.FOLDERS]
+    return [*filter(Path.is_file, labels), *filter(Path.is_file, ferplus.read_own_layout(source)[1])]
 
 
 # --- csv -------------------------------------------------------------------------------------------------------------
@@ -155,12 +168,25 @@ def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:
         elif expression.lower() not in labels:
             yield f"folder {expression} is not an expression"
         else:
-            grey = None
-            with contextlib.suppress(UserError):
-                grey = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY)
-            if grey is None:
-                yield "not a readable picture"
-                continue
-            if grey.shape != (IMAGE_SIZE, IMAGE_SIZE):
-                grey = cv2.resize(grey, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
-            yield split, labels[expression.lower()], grey
+            yield _row_of_picture(split, labels[expression.lower()], path)
+
+
+def _read_voted(folder: Path) -> Iterator[Row]:
+    """The rows of FER+'s own folders. The label of a face is the likeliest of FER2013's expressions."""
+    votes, paths = ferplus.read_own_layout(folder)
+    columns = [ferplus.COLUMN_OF[name] for name in EMOTIONS]
+    labels = votes.votes[:, columns].argmax(axis=1)
+    rows = zip(votes.usages, map(int, labels), paths, strict=True)
+    for split, label, path in tqdm(rows, desc="Reading", total=len(paths), unit="picture"):
+        yield _row_of_picture(split, label, path)
+
+
+def _row_of_picture(split: str, label: int, path: Path) -> Row:
+    grey = None
+    with contextlib.suppress(UserError):
+        grey = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY)
+    if grey is None:
+        return "not a readable picture"
+    if grey.shape != (IMAGE_SIZE, IMAGE_SIZE):
+        grey = cv2.resize(grey, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+    return split, label, grey

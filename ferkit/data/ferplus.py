@@ -34,6 +34,9 @@ COLUMN_OF = dict(
     zip((*EMOTIONS, CONTEMPT), map(COLUMNS.index, ("anger", "disgust", "fear", "happiness", "sadness", "surprise",
                                                    "neutral", "contempt")), strict=True)
 )  # fmt: skip
+# The folders of pictures that Microsoft's generate_training_data.py makes, each with its label.csv, and their splits.
+FOLDERS = {"FER2013Train": "Training", "FER2013Valid": "PublicTest", "FER2013Test": "PrivateTest"}
+LABEL_FILE = "label.csv"
 LEAST_AGREEMENT = 0.5  # with FER2013's labels: 64% is normal, 17% is another order of the rows
 
 
@@ -75,6 +78,38 @@ def read_votes(path: str | Path) -> Votes:
     if votes.min() < 0 or votes.max() > 255:
         raise UserError(f"{path} has votes below 0 or above 255: get it again from {ADDRESS}")
     return Votes(usages, votes.astype(np.uint8))
+
+
+def is_own_layout(folder: Path) -> bool:
+    """Whether the folder is laid out as FER+'s own scripts do: `FER2013Train/fer0000000.png` with its `label.csv`."""
+    return any((folder / name / LABEL_FILE).is_file() for name in FOLDERS)
+
+
+def read_own_layout(folder: Path) -> tuple[Votes, list[Path]]:
+    """The votes of all label files in the folder, and the picture of each row. Raises UserError for another file."""
+    usages: list[str] = []
+    rows: list[list[int]] = []
+    paths: list[Path] = []
+    for name, split in FOLDERS.items():
+        path = folder / name / LABEL_FILE
+        if not path.is_file():
+            continue
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                for number, fields in enumerate(filter(None, csv.reader(file)), 1):  # noqa: B007 the error names it
+                    if len(fields) <= len(COLUMNS):
+                        raise ValueError("it needs the name of a picture and ten numbers of votes")
+                    counts = [int(float(field)) for field in fields[-len(COLUMNS) :]]  # before them: name, perhaps box
+                    if not 0 <= min(counts) <= max(counts) <= 255:
+                        raise ValueError("a number of votes is below 0 or above 255")
+                    usages.append(split)
+                    rows.append(counts)
+                    paths.append(path.with_name(Path(fields[0].strip()).name))
+        except (ValueError, OverflowError, csv.Error) as error:
+            raise UserError(f"row {number} of {path} is no row of FER+ ({error}): make the folders again") from error
+    if not rows:
+        raise UserError(f"the {LABEL_FILE} of {folder} name no picture: make the folders again")
+    return Votes(usages, np.array(rows, np.uint8)), paths
 
 
 def check_join(votes: Votes, rows: Sequence[tuple[str | None, int]], path: str, source: str) -> None:
