@@ -1,18 +1,19 @@
 """How often models are right on labelled photographs that have nothing to do with FER2013.
 
-    python benchmarks/benchmark_photographs.py --photos=news --model_path pretrained/saved_model.bin other.bin
+    python benchmarks/benchmark_photographs.py --photos news kdef --model_path fer2013 ferplus --most=250
 
-FOLDER holds one folder of pictures for each expression, such as `happy/*.jpg` or `sadness/*.png`. In each picture the
-largest face is recognized, with the settings of VIDEO_PREDICTOR in parameters.py. A picture in which no face is found
-counts as wrong. Prints accuracy, macro recall (the mean of the expressions' shares of right answers), the expected
-calibration error of the faces that were found, and the confusion matrix. Of two models it also gives McNemar's exact
-test: how likely their difference is by chance alone.
+Each FOLDER holds one folder of pictures for each expression, such as `happy/*.jpg` or `sadness/*.png`. In each picture
+the largest face is recognized, with the settings of VIDEO_PREDICTOR in parameters.py. A picture in which no face is
+found counts as wrong. Prints for each folder accuracy, macro recall (the mean of the expressions' shares of right
+answers), the expected calibration error of the faces that were found, and the confusion matrix. Of two models it also
+gives McNemar's exact test: how likely their difference is by chance alone. A table of all folders comes last.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
 from ferkit.flags import add_flags, override
 from ferkit.learning.calibration import calibration_error
+from ferkit.markdown import table
 from ferkit.processes import command
 from ferkit.recognition import Recognizer
 from ferkit.vision.albums import pictures
@@ -41,38 +43,65 @@ NAMES = {  # what folders are called
     "Neutral": ("neutral",),
 }
 NONE = "no face"
+SEED = 0
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure models on labelled photographs.")
-    parser.add_argument("--photos", required=True, type=Path, metavar="FOLDER", help="<expression>/<picture>")
+    parser.add_argument(
+        "--photos", required=True, type=Path, nargs="+", metavar="FOLDER", help="<expression>/<picture>"
+    )
     parser.add_argument("--model_path", required=True, nargs="+", metavar="PATH", help="the models to compare")
-    parser.add_argument("--most", type=int, default=0, metavar="N", help="pictures of each expression; 0: all")
+    parser.add_argument(
+        "--most", type=int, default=0, metavar="N", help="pictures of each expression, drawn at random; 0: all"
+    )
     add_flags(parser, VIDEO_PREDICTOR, "detector", "detection_confidence", "margin", "test_time_augmentation")
     arguments = parser.parse_args(argv)
-    photos = labelled(arguments.photos, arguments.most)
-    truth = np.array([EMOTIONS.index(expression) for expression, _ in photos])
     recognizers = [Recognizer(path, override(VIDEO_PREDICTOR, arguments)) for path in arguments.model_path]
-    answers = answers_of(recognizers, [path for _, path in photos])
-    right = []
-    for path, probabilities in zip(arguments.model_path, answers, strict=True):
-        predictions = np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), len(EMOTIONS))
-        right.append(predictions == truth)
-        report(path, truth, predictions, probabilities)
-    if len(right) == 2:
-        first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-        chance = binomtest(first, first + second).pvalue if first + second else 1.0
-        print(f"\nRight with the first model alone: {first}, with the second alone: {second} (p = {chance:.2g})")
+    sets = {folder: labelled(folder, arguments.most) for folder in arguments.photos}
+    scores = []
+    for folder, photos in sets.items():
+        truth = np.array([EMOTIONS.index(expression) for expression, _ in photos])
+        print(f"\n# {folder.name}: {len(photos)} pictures")
+        right = []
+        answers = answers_of(recognizers, [path for _, path in photos])
+        for path, probabilities in zip(arguments.model_path, answers, strict=True):
+            predictions = np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), len(EMOTIONS))
+            right.append(predictions == truth)
+            scores.append({"set": folder.name, "model": path, **report(path, truth, predictions, probabilities)})
+        if len(right) == 2:
+            first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+            chance = binomtest(first, first + second).pvalue if first + second else 1.0
+            print(f"\nRight with the first model alone: {first}, with the second alone: {second} (p = {chance:.2g})")
+    print(f"\n{summary(scores)}")
     return 0
 
 
+def summary(scores: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table: a line for each set and model, then the mean over the sets for each model."""
+    measures = [name for name in scores[0] if name not in ("set", "model", "pictures")]
+    means: list[dict[str, Any]] = []
+    for model in dict.fromkeys(score["model"] for score in scores):
+        own = [score for score in scores if score["model"] == model]
+        means.append({"set": "mean of the sets", "model": model, "pictures": sum(score["pictures"] for score in own)})
+        means[-1] |= {name: float(np.mean([score[name] for score in own])) for name in measures}
+    lines = [
+        [score["set"], score["model"], str(score["pictures"]), *(f"{100 * score[name]:.1f}%" for name in measures)]
+        for score in (*scores, *means)
+    ]
+    return table(["set", "model", "pictures", *measures], lines)
+
+
 def labelled(folder: Path, most: int) -> list[tuple[str, str]]:
-    """Expression and path of each picture."""
-    found = []
+    """Expression and path of each picture; `most` of each expression, which the same seed draws everywhere."""
+    found: list[tuple[str, str]] = []
     for expression, names in NAMES.items():
+        paths: list[str] = []
         for inside in sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower() in names):
-            found += [(expression, path) for path in pictures(str(inside))[: most or None]]
+            paths += pictures(str(inside))
+        drawn = np.random.default_rng(SEED).permutation(len(paths))[: most or None]
+        found += [(expression, paths[place]) for place in sorted(drawn)]
     if not found:
         raise UserError(f"{folder} has no folder that is called like an expression, such as happy or sadness")
     return found
@@ -83,15 +112,16 @@ def answers_of(recognizers: Sequence[Recognizer], paths: Sequence[str]) -> list[
     answers = [np.zeros((len(paths), len(EMOTIONS))) for _ in recognizers]
     for row, path in enumerate(tqdm(paths, unit="picture")):
         image = read_image(path)
-        for recognizer, table in zip(recognizers, answers, strict=True):
+        for recognizer, rows in zip(recognizers, answers, strict=True):
             faces = recognizer.recognize(image)
             if faces:
                 largest = max(faces, key=lambda face: face.box.width)
-                table[row] = [largest.probabilities.get(name, 0.0) for name in EMOTIONS]
+                rows[row] = [largest.probabilities.get(name, 0.0) for name in EMOTIONS]
     return answers
 
 
-def report(path: str, truth: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray) -> None:
+def report(path: str, truth: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Prints the scores of a model on a set; returns them for the summary."""
     present = sorted(set(truth.tolist()))
     recalls = [float((predictions[truth == label] == label).mean()) for label in present]
     found = probabilities.any(axis=1)
@@ -100,9 +130,16 @@ def report(path: str, truth: np.ndarray, predictions: np.ndarray, probabilities:
     print(f"\n{path}: accuracy {accuracy:.1%}, macro recall {np.mean(recalls):.1%} of {len(truth)} pictures")
     print(f"No face found in {int((~found).sum())}; calibration error of the others {error:.3f}")
     columns = [*EMOTIONS, NONE]
-    table = pd.crosstab(pd.Categorical(truth, present), pd.Categorical(predictions, range(len(columns))), dropna=False)
-    table.index, table.columns = [EMOTIONS[label] for label in present], columns
-    print(table.to_string())
+    counts = pd.crosstab(pd.Categorical(truth, present), pd.Categorical(predictions, range(len(columns))), dropna=False)
+    counts.index, counts.columns = [EMOTIONS[label] for label in present], columns
+    print(counts.to_string())
+    return {
+        "pictures": len(truth),
+        "found": float(found.mean()),
+        "accuracy": accuracy,
+        "macro recall": float(np.mean(recalls)),
+        "calibration error": error,
+    }
 
 
 if __name__ == "__main__":
