@@ -8,14 +8,13 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from ferkit.constants import EMOTIONS
-from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override, positive
+from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override, positive
 from ferkit.processes import command
 from parameters import DATASET
 
@@ -76,13 +75,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="keep only the first N rows of each split; of a folder, its expressions in turns (default: all)",
     )
-    parser.add_argument(
-        "--processes",
-        type=positive,
-        default=os.cpu_count(),
-        metavar="N",
-        help="number of processes (default: all cores)",
-    )
+    add_processes(parser)
     add_flags(parser, DATASET, "shape_predictor_path")
     parser.add_argument(
         "--ferplus", type=local_path, metavar="PATH", help="join FER+'s votes: Microsoft's fer2013new.csv"

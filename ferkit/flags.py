@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ferkit.errors import UserError
-from ferkit.processes import complain
+from ferkit.processes import available_cores, complain
 from ferkit.settings import check_types, choices_of
 
 Settings = TypeVar("Settings")
@@ -75,6 +75,12 @@ def add_yes_no(parser: Any, *names: str, default: bool | None, help: str, dest: 
     parser.add_argument(
         *names, type=yes_no, nargs="?", const=True, default=default, metavar="yes|no", help=help, **named
     )
+
+
+def add_processes(parser: Any) -> None:
+    """Adds the flag `--processes`."""
+    help = "number of processes (default: all cores)"
+    parser.add_argument("--processes", type=positive, default=available_cores(), metavar="N", help=help)
 
 
 def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Iterable[str]] | None = None) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from ferkit.processes import quiet
+from ferkit.processes import available_cores, quiet
+
+_most_threads = available_cores()  # for one network
+
+
+def use_one_thread() -> None:
+    """Makes networks that are loaded from now on run in one thread: for a process that is one for each core."""
+    global _most_threads
+    _most_threads = 1
 
 
 class SharedInterpreter:
@@ -21,7 +29,7 @@ class SharedInterpreter:
 
     def __init__(self, network: bytes, threads: int | None = None) -> None:
         self._network = network
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads
         self._lock = threading.Lock()
         self._interpreter = self._new()
         self._process = os.getpid()  # the process whose threads the interpreter uses
@@ -51,7 +59,8 @@ class SharedInterpreter:
 
     def _new(self) -> Interpreter:
         with quiet():
-            return Interpreter(model_content=self._network, num_threads=self._threads)
+            threads = min(self._threads or _most_threads, _most_threads)
+            return Interpreter(model_content=self._network, num_threads=threads)
 
     def _restart(self) -> None:
         """Makes a new interpreter in a forked process, when it is first needed there.

@@ -1,4 +1,4 @@
-"""How a command starts and ends: one-line errors, exit statuses, signals, and quiet native libraries.
+"""How a command runs: one-line errors, exit statuses, signals, several processes, and quiet native libraries.
 
     @command
     def main(argv=None) -> int:
@@ -17,7 +17,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ferkit.errors import UserError, one_line, without_credentials
@@ -26,6 +29,8 @@ from ferkit.errors import UserError, one_line, without_credentials
 _FOR_RECOGNITION = {"ai_edge_litert", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"}
 # The modules that requirements.txt adds.
 _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "sklearn", "tensorflow", "tflearn"}
+_AHEAD = 16  # items for each of several processes that are under way at a time
+_MOST_PROCESSES = 61  # the most that Windows can wait for
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
@@ -256,6 +261,78 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel(
+    work: Callable[[Any], Any], items: Sequence[Any], processes: int, prepare: Callable[[], None] | None = None
+) -> Generator[Any, None, None]:
+    """`work(item)` for each of `items`, in their order, done by several processes.
+
+    work: is given to each process once, by fork where the system can, so it may hold large things. prepare: is called
+    once in each process before its first item. With one process, or one item, all is done in this process, without
+    `prepare`. Only a few items for each process are under way at a time, so that memory does not grow with their
+    number. Raises KeyboardInterrupt after Ctrl-C, and UserError when a process was killed.
+    """
+    processes = min(processes, len(items), _MOST_PROCESSES)
+    if processes <= 1:
+        yield from map(work, items)
+        return
+    pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(work, prepare))
+    with _noted_interrupts() as interrupts, pool:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(_work_on, item))
+                if len(waiting) == _AHEAD * processes:
+                    yield waiting.popleft().result()
+                if interrupts:
+                    raise KeyboardInterrupt
+            while waiting:
+                yield waiting.popleft().result()
+                if interrupts:
+                    raise KeyboardInterrupt
+        except BrokenProcessPool as error:
+            raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_work: Callable[[Any], Any] | None = None  # of `parallel`, in its processes
+
+
+def _begin(work: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
+    global _work
+    follow_parent()
+    _work = work
+    if prepare is not None:
+        prepare()
+
+
+def _work_on(item: Any) -> Any:
+    assert _work is not None
+    return _work(item)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[Any]]:
+    """Records Ctrl-C in a list. Otherwise a Ctrl-C during the start of processes could get lost or hang the pool."""
+    interrupts: list[Any] = []
+    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def follow_parent() -> None:

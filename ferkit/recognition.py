@@ -8,6 +8,7 @@ for face in recognizer.recognize(frame):  # BGR (H, W, 3) uint8, as OpenCV gives
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,10 @@ class Recognizer:
                 f"{self.model_path} was trained on features computed otherwise (another landmark predictor?): "
                 "set DATASET.shape_predictor_path to the one it was trained with, or train again"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets a recognizer be sent to another process, which loads the model again."""
+        return Recognizer, (self.model_path, self.settings, self.shape_predictor_path)
 
     @property
     def expressions(self) -> tuple[str, ...]:

@@ -6,19 +6,14 @@ The folder contains `<Training|PublicTest|PrivateTest>/*.npy` and a `manifest.js
 """
 
 import collections
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +28,9 @@ from ferkit.data.dataset import MANIFEST_FORMAT, is_dataset
 from ferkit.errors import UserError
 from ferkit.features import PARTS, hog, landmarks
 from ferkit.files import whole_folder
-from ferkit.processes import follow_parent
+from ferkit.processes import parallel
 
 CHUNK = 64  # faces that a process extracts at a time
-MOST_PROCESSES = 61  # the most that Windows can wait for
 HOG_IMAGES = "hog_images"  # pictures of the HOG; no feature uses them
 
 
@@ -234,7 +228,7 @@ def extract_arrays(
     chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
     work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path)
     with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress:
-        for done in _parallel(work, chunks, processes):
+        for done in parallel(work, chunks, processes):
             progress.update(done)
 
 
@@ -271,37 +265,6 @@ def _write_jpgs(folder: Path, start: int, images: np.ndarray, labels: np.ndarray
         path = folder / names[label] / f"{row:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".jpg", np.ascontiguousarray(image))[1].tobytes())
-
-
-def _parallel(work: Callable, items: Sequence, processes: int) -> Iterator[int]:
-    if processes == 1:
-        yield from map(work, items)
-        return
-    processes = min(processes, len(items), MOST_PROCESSES)
-    with _noted_interrupts() as interrupts, ProcessPoolExecutor(processes, initializer=follow_parent) as pool:
-        try:
-            for result in pool.map(work, items):
-                yield result
-                if interrupts:
-                    raise KeyboardInterrupt
-        except BrokenProcessPool as error:
-            raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _noted_interrupts() -> Iterator[list]:
-    """Records Ctrl-C in a list. Otherwise a Ctrl-C during the start of processes could get lost or hang the pool."""
-    interrupts: list = []
-    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
-        yield interrupts
-        return
-    before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def versions() -> dict[str, str]:

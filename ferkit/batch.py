@@ -1,0 +1,235 @@
+"""Recognition of many pictures: in several processes, with a log that a later run continues.
+
+with PictureLog("faces.csv", recognizer) as log:
+    left = [path for path in paths if path not in log]
+    for answer in answers(recognizer, left, processes=2):
+        log.write(answer)
+"""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from io import FileIO, StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ferkit.errors import UserError
+from ferkit.files import lock
+from ferkit.interpreter import use_one_thread
+from ferkit.processes import parallel
+from ferkit.recognition import Face, Recognizer
+from ferkit.vision.pictures import read_image
+
+LOGS = (".csv", ".jsonl")
+_FEWEST = 4  # pictures for which another process is worth its start
+Finish = Callable[[str, np.ndarray, list[Face]], None]
+
+# Settings that change nothing of what is found in a picture.
+_ELSEWHERE = {
+    "emotions", "show_confidence", "camera_source", "small_faces_in_video", "smoothing", "lost_face", "window",
+    "show_chart", "show_frame_rate", "snapshot_folder",
+}  # fmt: skip
+
+
+def check_log(path: str | None) -> None:
+    """Raises UserError when `path` has a suffix that no log has."""
+    if path is not None and Path(path).suffix.lower() not in LOGS:
+        raise UserError(f"--log={path} has none of the suffixes {' '.join(LOGS)}")
+
+
+class Answer(NamedTuple):
+    """What was found in one picture."""
+
+    path: str
+    faces: list[Face] | None  # None: the picture could not be read
+    seconds: float  # of recognition alone
+    error: str | None  # why the picture could not be read, or what belongs to it could not be written
+
+
+def answers(
+    recognizer: Recognizer, paths: Sequence[str], processes: int, finish: Finish | None = None
+) -> Generator[Answer, None, None]:
+    """Reads and recognizes each picture, in this order. Each of several processes uses one core.
+
+    finish: is called with the path, image and faces of each picture that can be read, in the process that read it. A
+    UserError that it raises becomes the answer's error.
+    """
+    work = functools.partial(_answer, recognizer, finish)
+    processes = min(processes, max(1, len(paths) // _FEWEST))
+    if processes == 1:
+        yield from map(work, paths)
+        return
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # before the processes are forked: they would wait for OpenCV's threads, which they lack
+    try:
+        yield from parallel(work, paths, processes, prepare=use_one_thread)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:
+    faces, seconds = None, 0.0
+    try:
+        image = read_image(path)
+        started = time.perf_counter()
+        faces = recognizer.recognize(image)
+        seconds = time.perf_counter() - started
+        if finish is not None:
+            finish(path, image, faces)
+    except UserError as error:
+        return Answer(path, faces, seconds, str(error))
+    return Answer(path, faces, seconds, None)
+
+
+def as_json(answer: Answer, **more: str) -> str:
+    """A picture's faces as one line of JSON; a box is x, y, width, height in pixels."""
+    rows = [{**dataclasses.asdict(face), "box": list(face.box)} for face in answer.faces or []]
+    return json.dumps({"image": answer.path, "seconds": round(answer.seconds, 4), "faces": rows, **more})
+
+
+def made_with(recognizer: Recognizer) -> str:
+    """Eight characters that stand for the model and for the settings that decide what is found in a picture."""
+    settings = dataclasses.asdict(recognizer.settings)
+    deciding = {name: value for name, value in settings.items() if name not in _ELSEWHERE}
+    described = json.dumps([recognizer.model.facts, deciding], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:8]
+
+
+class PictureLog:
+    """A table of the faces in pictures: a CSV file with a row for each face, or one JSON object for each picture.
+
+    A picture is added in one piece, so an interruption loses no picture that was added. A picture without a face has a
+    row too. A log that exists is continued; an incomplete end, which a crash or a full disk can leave, is removed.
+    Raises UserError for a file that is no such log, for the log of another model or other settings, and when another
+    process is writing it.
+    """
+
+    def __init__(self, path: str | Path, recognizer: Recognizer):
+        self.path = Path(path)
+        self.faces = 0  # in all of its pictures
+        self._done: set[str] = set()  # real paths of its pictures
+        self._made_with = made_with(recognizer)
+        self._json = self.path.suffix.lower() == ".jsonl"
+        face = ("face", "x", "y", "width", "height", "expression", "confidence", *recognizer.expressions)
+        self._columns = ("image", "faces", *face, "made_with")
+        self._resources = contextlib.ExitStack()
+        self._file: FileIO
+
+    def __enter__(self) -> "PictureLog":
+        with contextlib.ExitStack() as opened:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if not opened.enter_context(lock(self.path.resolve())):
+                    raise UserError(f"another process is writing {self.path}: wait for it, or end it")
+                self._file = opened.enter_context(FileIO(self.path, "a"))
+            except OSError as error:
+                raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+            end = self._read()
+            self._file.truncate(end)
+            if end == 0 and not self._json:
+                self._append(_csv_line(self._columns))
+            self._resources = opened.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._resources.close()
+
+    def left(self, paths: Sequence[str], outputs: Mapping[str, Path]) -> list[str]:
+        """Those of `paths` that are not in the log, or whose annotated copy in `outputs` is missing.
+
+        Raises UserError for a name that does not fit into a line of CSV.
+        """
+        broken = [path for path in paths if not self._json and ("\n" in path or "\r" in path)]
+        if broken:
+            raise UserError(f"{broken[0]!r} has a line break in its name: use a --log with the suffix .jsonl")
+        return [path for path in paths if path not in self or (path in outputs and not outputs[path].exists())]
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def __contains__(self, path: str) -> bool:
+        return os.path.realpath(path) in self._done
+
+    def write(self, answer: Answer) -> None:
+        """Adds a picture, unless it is in the log already, or has an error, so that another run tries it again."""
+        if answer.error is not None or answer.path in self:
+            return
+        faces = answer.faces or []
+        if self._json:
+            self._append(as_json(answer, made_with=self._made_with).encode() + b"\n")
+        else:
+            rows = [[number, *_cells(face)] for number, face in enumerate(faces, 1)]
+            rows = rows or [[""] * (len(self._columns) - 3)]
+            self._append(b"".join(_csv_line([answer.path, len(faces), *row, self._made_with]) for row in rows))
+        self._add(answer.path, len(faces))
+
+    def _add(self, path: str, faces: int) -> None:
+        self._done.add(os.path.realpath(path))
+        self.faces += faces
+
+    def _append(self, content: bytes) -> None:
+        try:
+            while content:  # after an incomplete write, the next one raises what is wrong, such as a full disk
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _read(self) -> int:
+        """Reads what earlier runs wrote. Returns where the last whole picture ends, in bytes."""
+        end = offset = 0
+        opening = b'{"image": ' if self._json else _csv_line(self._columns)
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                offset += len(line)
+                if number == 1 and line[: len(opening)] != opening[: len(line)]:
+                    raise UserError(f"{self.path} is no log of this command with this model: name another --log")
+                if not line.endswith(b"\n"):
+                    break
+                if number == 1 and not self._json:
+                    end = offset
+                    continue
+                try:
+                    path, faces, is_last, origin = self._parsed(line)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise UserError(
+                        f"line {number} of {self.path} is damaged: delete it, or name another --log"
+                    ) from error
+                if origin != self._made_with:
+                    raise UserError(
+                        f"{self.path} was made with another model or other settings: name another --log, or delete it"
+                    )
+                if is_last:
+                    self._add(path, faces)
+                    end = offset
+        return end
+
+    def _parsed(self, line: bytes) -> tuple[str, int, bool, str]:
+        """A line's path, number of faces in the picture, whether it is the picture's last, and `made_with`."""
+        if self._json:
+            entry = json.loads(line)
+            return entry["image"], len(entry["faces"]), True, entry["made_with"]
+        row = next(csv.reader([line.decode(errors="surrogateescape")]))
+        if len(row) != len(self._columns):
+            raise ValueError("too few or too many columns")
+        faces = int(row[1])
+        return row[0], faces, faces == 0 or int(row[2]) == faces, row[-1]
+
+
+def _cells(face: Face) -> list[object]:
+    """A face as the columns from x to the last expression."""
+    return [*face.box, face.expression, *(round(p, 4) for p in (face.confidence, *face.probabilities.values()))]
+
+
+def _csv_line(row: Sequence[object]) -> bytes:
+    line = StringIO()
+    csv.writer(line, lineterminator="\n").writerow(row)
+    return line.getvalue().encode(errors="surrogateescape")
