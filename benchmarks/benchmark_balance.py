@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = saved_model.load(arguments.model_path)
     model.balance = None
     dataset = open_dataset(override(DATASET, arguments).folder).labelled(arguments.labels or TRAINING.labels)
-    frequencies = dataset.load("Training", model.features).targets.mean(axis=0)
+    share = model.facts["hyperparams"].get("fer2013_share", 0.0)
+    frequencies = dataset.mixed(share).load("Training", model.features).targets.mean(axis=0)
     public = dataset.load("PublicTest", model.features)
     probabilities = model.predict(public.images, public.features) ** model.temperature  # as before the calibration
     print("balance,accuracy,macro_recall,mean")
