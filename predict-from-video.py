@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             live.progress = stack.enter_context(tqdm(total=video.length, unit="frame"))
         if arguments.output is not None:
-            live.recorder = stack.enter_context(Recorder(arguments.output, video.rate, video.live))
+            live.recorder = stack.enter_context(Recorder(arguments.output, video.rate, video.live, video.sound()))
         if arguments.log is not None:
             live.log = stack.enter_context(FaceLog(arguments.log, recognizer.expressions))
         live.run()

@@ -10,10 +10,13 @@ Both files are also complete when Ctrl-C or an error ends the recording.
 import contextlib
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import cv2
+import av
+import av.container
 import numpy as np
 
 from ferkit.errors import UserError
@@ -21,74 +24,126 @@ from ferkit.files import whole_file
 from ferkit.processes import uninterrupted
 from ferkit.video.tracking import Tracked
 
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # by the file's suffix
+
+class Codecs(NamedTuple):
+    """How FFmpeg encodes the images and the sound of a format."""
+
+    video: str
+    options: dict[str, str]
+    pixels: str
+    sound: str
+
+
+_H264 = Codecs("h264", {"preset": "ultrafast", "crf": "22"}, "yuv420p", "aac")  # plays in every browser
+_MJPEG = Codecs("mjpeg", {"qmin": "2", "qmax": "3"}, "yuvj420p", "mp3")
+CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".avi": _MJPEG}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
+_CLOCK = Fraction(1, 90_000)  # one tick of a recording's time stamps, in seconds
 _LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer gap is a pause and is left out
 LONGEST_STILL = 600.0  # the same for a file, where a longer gap is a jump in its time stamps
 
 
 class Recorder:
-    """Writes a video with a constant frame rate.
+    """Writes a video in which each image, and the sound, has the time that it has in the source.
 
-    Every image is shown at its time: images are repeated where the source was slower. Pauses of a live source and
-    jumps in a file's time stamps are left out. The video is written to a temporary file beside `path`, which is renamed
-    to `path` at the end. All frames have the size of the first one, with even width and height.
+    Pauses of a live source and jumps in a file's time stamps are left out. The video is written to a temporary file
+    beside `path`, which is renamed to `path` at the end. All frames have the size of the first one, with even width and
+    height.
+
+    rate: frames per second of the source; the time stamps of an .avi are multiples of 1/rate. sound: see Video.sound.
     """
 
-    def __init__(self, path: str | Path, rate: float, live: bool = False):
+    def __init__(
+        self, path: str | Path, rate: float, live: bool = False, sound: Iterable[tuple[float, av.AudioFrame]] = ()
+    ):
         self.path = Path(path)
-        self.rate = round(rate, 3 if rate < 65.5 else 2 if rate < 655 else None)  # the precision of MPEG-4's 16 bits
         self.longest_gap = _LONGEST_PAUSE if live else LONGEST_STILL
+        self._codecs = CODECS[self.path.suffix.lower()]
+        self._rate = Fraction(rate).limit_denominator(1001)
+        self._clock = 1 / self._rate if self.path.suffix.lower() == ".avi" else _CLOCK
+        self._sound = iter(sound)
+        self._piece: tuple[float, av.AudioFrame] | None = None  # the next one of the sound
         self._file = contextlib.ExitStack()
-        self._writer: cv2.VideoWriter | None = None
-        self._temporary = self.path
-        self._size = (0, 0)
-        self._start = 0.0  # time of the first frame, in seconds
-        self._written = 0
+        self._output: av.container.OutputContainer | None = None
+        self._streams: list[Any] = []  # of the images, of the sound
+        self._start = self._latest = 0.0  # seconds of the source: what becomes time 0, and the last image
+        self._shown = -1  # time of the last image, in ticks of the clock
+        self._heard = 0.0  # end of the sound, in seconds of the recording
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._writer is None:
+        if self._output is None:
             return
-        with uninterrupted(), self._file:  # an mp4 without its end cannot be played
-            self._writer.release()
-            if not self._is_whole():  # the writer reports no failure
-                raise UserError(f"cannot write {self.path}: what was written cannot be played; is the disk full?")
-
-    def _is_whole(self) -> bool:
-        """Whether the file can be played and contains about as many frames as were written."""
-        video = cv2.VideoCapture(str(self._temporary))
-        try:
-            return video.grab() and video.get(cv2.CAP_PROP_FRAME_COUNT) > 0.9 * self._written - 1
-        finally:
-            video.release()
+        with uninterrupted(), self._errors(), self._file:  # an mp4 without its end cannot be played
+            self._write_sound(self._latest + float(1 / self._rate))
+            for stream in self._streams:
+                self._output.mux(stream.encode())
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Adds a BGR image that the source showed from `seconds` on."""
-        writer = self._writer or self._open(image, seconds)
-        if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size
-            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        due = round((seconds - self._start) * self.rate) + 1 - self._written
-        if due > self.longest_gap * self.rate:
-            self._start += (due - 1) / self.rate
-            due = 1
-        for _ in range(due):
-            writer.write(image)
-        self._written += max(0, due)
+        with self._errors():
+            output = self._output or self._open(image, seconds)
+            self._write_sound(seconds)
+            if seconds - self._latest > self.longest_gap:
+                self._start += seconds - self._latest - float(1 / self._rate)
+            self._latest = seconds
+            stream = self._streams[0]
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(
+                stream.width,
+                stream.height,
+                stream.pix_fmt,
+                interpolation="AREA",  # a stream may change its size
+            )
+            self._shown = max(round((seconds - self._start) / self._clock), self._shown + 1)
+            frame.pts, frame.time_base = self._shown, self._clock
+            output.mux(stream.encode(frame))
 
-    def _open(self, image: np.ndarray, seconds: float) -> cv2.VideoWriter:
-        width, height = image.shape[1], image.shape[0]
+    def _write_sound(self, until: float) -> None:
+        """Adds the sound up to `until`, in seconds of the source. Sound in a gap that is left out is left out."""
+        while self._output is not None and self._piece is not None and self._piece[0] < until:
+            seconds, piece = self._piece
+            self._piece = next(self._sound, None)
+            if seconds - self._latest <= self.longest_gap and seconds - self._start >= self._heard:
+                self._heard = seconds - self._start
+                piece.pts = round(self._heard / (piece.time_base or 1))
+                self._output.mux(self._streams[1].encode(piece))
+
+    def _open(self, image: np.ndarray, seconds: float) -> av.container.OutputContainer:
+        width, height = image.shape[1] // 2 * 2, image.shape[0] // 2 * 2
+        self._piece = next(self._sound, None)
         with contextlib.ExitStack() as opened:
             temporary = opened.enter_context(whole_file(self.path))
-            codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-            writer = cv2.VideoWriter(str(temporary), codec, self.rate, (width, height))
-            if not writer.isOpened():
-                raise UserError(f"cannot write {self.path}: no video of {width}×{height} pixels can be encoded")
+            output = opened.enter_context(av.open(str(temporary), "w"))
+            try:
+                stream = output.add_stream(self._codecs.video, self._rate, self._codecs.options)
+                stream.width, stream.height, stream.pix_fmt = width, height, self._codecs.pixels
+                stream.codec_context.time_base = self._clock
+                self._streams = [stream]
+                if self._piece is not None:
+                    self._streams.append(output.add_stream(self._codecs.sound, 48_000))
+                output.start_encoding()
+            except (av.FFmpegError, ValueError) as error:
+                raise UserError(
+                    f"cannot write {self.path}: no video of {image.shape[1]}×{image.shape[0]} pixels can be encoded as "
+                    f"{self._codecs.video}"
+                ) from error
             self._file = opened.pop_all()
-        self._writer, self._temporary, self._size, self._start = writer, temporary, (width, height), seconds
-        return writer
+        self._output, self._start, self._latest = output, seconds, seconds
+        return output
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Reports what cannot be written, and leaves nothing of it."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            self._output = None
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._file.__exit__(type(error), error, error.__traceback__)
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self.path} ({reason}): free space, or name another --output") from error
 
 
 class FaceLog:

@@ -3,9 +3,12 @@
 with open_video("clip.mp4") as video, Reader(video) as reader:
     while not reader.ended:
         frame = reader.take(timeout=0.05)  # None: nothing yet
+
+OpenCV reads cameras, PyAV (FFmpeg) files and streams, Pillow numbered pictures.
 """
 
 import contextlib
+import itertools
 import math
 import re
 import threading
@@ -13,20 +16,34 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import av
+import av.container
 import cv2
 import numpy as np
+from av.stream import Disposition
 
 from ferkit.errors import UserError, without_credentials
+from ferkit.vision.pictures import read_image
 
 _AHEAD = 4  # frames of a file that are read in advance
-_TRIES = 64  # failed reads after which a file counts as ended; after fewer, damaged frames are skipped
-_LIVE_SECONDS = 3.0  # seconds without a frame after which a camera or a stream counts as ended
-_OPEN_TIMEOUT, _READ_TIMEOUT = 10_000, 5_000  # milliseconds to wait for a stream
+_LIVE_SECONDS = 3.0  # seconds without a frame after which a camera counts as ended
+_TIMEOUT = (10.0, 5.0)  # seconds to wait for a stream to open, and for its next frame
 _LONGEST_READ = 12.0  # seconds that a read can take: OpenCV gives up on a camera that hangs after ten
-_MISSING = 0.05  # share of a file's frames that may be missing at its end: some formats only estimate their number
+_MISSING = 0.05  # share of a file that may be missing at its end: some formats only estimate their length
 _RATE, _RATES = 25.0, (0.1, 1000.0)  # frames per second: used if the source gives none, and the range that is trusted
+_MEASURED = 240  # frames whose time stamps give the rate of a file
+_WIDEST_PIXEL = 10  # the greatest ratio of a pixel's sides that is trusted
+_NUMBER = re.compile(r"%(0?\d{0,2})d")  # in the names of numbered pictures
+_FIRST_NUMBERS = range(5)  # with which numbered pictures may begin
+# How to turn the frames of a telephone, by the angle in their metadata.
+_TURNS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    -90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    -180: cv2.ROTATE_180,
+}
 
 
 class Frame(NamedTuple):
@@ -49,79 +66,225 @@ class Source(Protocol):
 class Video:
     """An open video. `live`: a camera or a stream; `rate`: frames per second; `length`: in frames, None if unknown."""
 
-    def __init__(self, name: str, capture: cv2.VideoCapture, live: bool, counted: bool):
+    live = False
+    rate = _RATE
+    length: int | None = None
+    damaged = 0  # frames so far that could not be decoded and were skipped
+
+    def __init__(self, name: str):
         self.name = name
-        self._capture = capture
-        self._reading = threading.Lock()  # OpenCV crashes when a capture is released during a read
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _RATE
-        length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.length = int(length) if not live and length > 0 else None
-        self.live = live
-        self._counted = counted  # whether `length` is exact
-        self.damaged = 0  # frames so far that could not be decoded and were skipped
+        self._reading = threading.Lock()  # the libraries crash when a video is closed during a read
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame that can be decoded.
 
         Raises UserError when there is none, when a file is cut short, and when a live source ends.
         """
-        number, seconds, started = 0, -math.inf, 0.0
-        while (got := self._read(number)) is not None:
-            passed, image = got
+        images = self._images()
+        previous, started = -math.inf, None
+        for number in itertools.count():
+            with self._reading:
+                got = next(images, None)
+            if got is None:
+                break
+            seconds, image = got
+            if image is None:
+                self.damaged += 1
+                continue
             read_at = time.monotonic()
-            started = started or read_at
-            number, self.damaged = number + passed, self.damaged + passed
-            seconds = read_at - started if self.live else self._time_stamp(number, seconds)
+            started = read_at if started is None else started
+            if self.live:
+                seconds = read_at - started
+            elif seconds is None or seconds <= previous:  # no time stamp, or a wrong one
+                seconds = max(number / self.rate, previous + 1 / self.rate)
+            previous = seconds
             yield Frame(number, seconds, image, read_at)
-            number += 1
         if self.live:
             raise UserError(f"{self.name} gives no more frames: the camera or the stream has ended, start again")
-        if number == 0:
+        if started is None:
             raise UserError(f"cannot read {self.name}: no frame of it can be decoded")
-        if self._counted:
-            self.damaged += max(0, (self.length or 0) - number)  # the frames missing at the end
-        elif self._cut_short(number, seconds):
+        if self._is_cut_short():
             raise UserError(f"{self.name} ends after frame {number} of {self.length}: it is damaged or cut short")
 
-    def _read(self, number: int) -> tuple[int, np.ndarray] | None:
-        """How many frames were skipped because they could not be decoded, and the next frame; None at the end."""
-        passed, began = 0, time.monotonic()
-        while True:
-            with self._reading:
-                try:
-                    _, image = self._capture.read()
-                except cv2.error:
-                    image = None
-            if image is not None:
-                return (0 if self.live else passed), image
-            passed += 1
-            if self.live:
-                if time.monotonic() - began > _LIVE_SECONDS:
-                    return None
-                time.sleep(0.01)
-            elif passed >= _TRIES or (self.length is not None and number + passed > self.length):
-                return None
-
-    def _time_stamp(self, number: int, previous: float) -> float:
-        """Seconds from the file's beginning to its newest frame; estimated from the frame rate if the file has none."""
-        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if math.isfinite(seconds) and seconds > previous:
-            return seconds
-        return number / self.rate if number / self.rate > previous else previous + 1 / self.rate
-
-    def _cut_short(self, number: int, seconds: float) -> bool:
-        """Whether the file ended before both the number of frames and the duration that its header gives."""
-        if self.length is None:
-            return False
-        missing, silent = self.length - number, self.length / self.rate - seconds
-        return missing > _MISSING * self.length and silent > max(1.0, _MISSING * self.length / self.rate)
+    def sound(self) -> Iterator[tuple[float, av.AudioFrame]]:
+        """Pieces of the sound, with their seconds on the clock of the frames. Only files have sound."""
+        yield from ()
 
     def close(self) -> None:
         """Releases the device or the file. If a thread still waits for a read, the end of the process releases it."""
         if self._reading.acquire(timeout=1):
-            self._capture.release()
+            self._release()
             self._reading.release()
+
+    def _images(self) -> Iterator[tuple[float | None, np.ndarray | None]]:
+        """The seconds of each frame, None for one without a time stamp; its image, None for one that is damaged."""
+        raise NotImplementedError
+
+    def _is_cut_short(self) -> bool:
+        return False
+
+    def _release(self) -> None:
+        pass
+
+
+class Camera(Video):
+    """A camera, by its number or its device."""
+
+    live = True
+
+    def __init__(self, source: str):
+        super().__init__(f"camera {source}")
+        self._capture = cv2.VideoCapture()
+        with contextlib.suppress(cv2.error, OverflowError):  # raised for a number that no camera has
+            self._capture.open(int(source) if source.isdecimal() else source)
+        if not self._capture.isOpened():
+            raise UserError(
+                f"cannot open camera {source}: connect one, or give another with --source=NUMBER, or a video's file"
+            )
+        self.rate = _trusted(self._capture.get(cv2.CAP_PROP_FPS))
+
+    def _images(self) -> Iterator[tuple[None, np.ndarray]]:
+        waiting_since = time.monotonic()
+        while time.monotonic() - waiting_since < _LIVE_SECONDS:
+            image = None
+            with contextlib.suppress(cv2.error):
+                _, image = self._capture.read()
+            if image is None:
+                time.sleep(0.01)
+                continue
+            yield None, image
+            waiting_since = time.monotonic()
+
+    def _release(self) -> None:
+        self._capture.release()
+
+
+class Pictures(Video):
+    """Numbered pictures, like frames/%04d.png, up to the first number that is missing."""
+
+    def __init__(self, pattern: str):
+        super().__init__(pattern)
+        first = next((number for number in _FIRST_NUMBERS if numbered(pattern, number).is_file()), None)
+        if first is None:
+            raise UserError(f"cannot open {pattern}: no pictures of such names, counted from 0 to 4 or on")
+        paths = (numbered(pattern, number) for number in itertools.count(first))
+        self._paths = list(itertools.takewhile(Path.is_file, paths))
+        self.length = len(self._paths)
+
+    def _images(self) -> Iterator[tuple[None, np.ndarray | None]]:
+        for path in self._paths:
+            try:
+                yield None, read_image(path)
+            except UserError:
+                yield None, None
+
+
+class Film(Video):
+    """A video file, or a stream from the network."""
+
+    def __init__(self, source: str, address: bool):
+        super().__init__(_name_of(source, address))
+        self._source, self._address = source, address
+        self._container = self._open()
+        stream: Any = self._container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            self._container.close()
+            raise UserError(f"cannot open {self.name}: it has no video, at most a cover picture")
+        self._stream = stream
+        self._start = float((stream.start_time or 0) * (stream.time_base or 0))
+        self._end = 0.0  # of what was read so far, in seconds after `_start`
+        seconds = (self._container.duration or 0) / av.time_base
+        given = _trusted(float(stream.average_rate or 0))
+        self._is_file = not address and Path(source).is_file()  # no stream, no pipe: it can be opened again
+        self.live = seconds <= 0 and not self._is_file
+        self.rate = (self._measured_rate() if self._is_file else None) or given
+        self._seconds = max(seconds, stream.frames / given)
+        self.length = stream.frames or round(seconds * self.rate) or None
+        if not self.live:
+            stream.thread_type = "AUTO"  # faster, but the first frames come later
+
+    def _open(self) -> av.container.InputContainer:
+        # The prefix "file:", because 12:30.mp4 would be an address without it.
+        place = self._source if self._address else f"file:{self._source}"
+        options = {"rtsp_transport": "tcp"} if place.lower().startswith("rtsp") else {}
+        try:
+            return av.open(
+                place, timeout=_TIMEOUT if self._address else None, options=options, metadata_errors="replace"
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(_why_not(self._source, self._address)) from error
+
+    def _measured_rate(self) -> float | None:
+        """The rate by the first time stamps, as headers can be wrong: browsers write 1000 frames per second."""
+        with self._open() as container:
+            packets = _readable(container.demux(container.streams[self._stream.index]))
+            stamps = [packet.dts for packet in itertools.islice(packets, _MEASURED) if packet.dts is not None]
+        if len(set(stamps)) < 2:
+            return None
+        rate = (len(stamps) - 1) / float((stamps[-1] - stamps[0]) * self._stream.time_base)
+        return rate if _trusted(rate) == rate else None
+
+    def _images(self) -> Iterator[tuple[float | None, np.ndarray | None]]:
+        for packet in _readable(self._container.demux()):
+            if packet.dts is not None and packet.time_base is not None:
+                end = float((packet.dts + (packet.duration or 0)) * packet.time_base) - self._start
+                self._end = max(self._end, end)
+            if packet.stream_index == self._stream.index:
+                for frame in _decoded(packet):
+                    if frame is not None:
+                        yield None if frame.time is None else frame.time - self._start, self._upright(frame)
+                    elif not self.live:
+                        yield None, None
+
+    def _upright(self, frame: av.VideoFrame) -> np.ndarray:
+        """The frame as players show it: with square pixels, and turned as the telephone was held."""
+        shape = self._stream.sample_aspect_ratio or 1
+        if not 1 / _WIDEST_PIXEL <= shape <= _WIDEST_PIXEL:
+            shape = 1
+        image = frame.to_ndarray(format="bgr24", width=max(1, round(frame.width * shape)), height=frame.height)
+        turn = _TURNS.get(frame.rotation)
+        return image if turn is None else cv2.rotate(image, turn)
+
+    def _is_cut_short(self) -> bool:
+        """Whether the file ended long before the time that its header gives, with its images and its sound."""
+        return self._end > 0 and self._seconds - self._end > max(1.0, _MISSING * self._seconds)
+
+    def sound(self) -> Iterator[tuple[float, av.AudioFrame]]:
+        if not self._is_file:
+            return
+        with self._open() as container:
+            stream = container.streams.best("audio")
+            for packet in _readable(container.demux(stream)) if stream is not None else ():
+                for frame in _decoded(packet):
+                    if frame is not None and frame.time is not None:
+                        yield frame.time - self._start, frame
+
+    def _release(self) -> None:
+        self._container.close()
+
+
+def _readable(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    """The packets up to the first that cannot be read."""
+    with contextlib.suppress(av.FFmpegError):
+        yield from packets
+
+
+def _decoded(packet: av.Packet) -> Iterator[Any]:
+    """The frames that a packet completes; None for damaged data."""
+    try:
+        yield from packet.decode()
+    except av.FFmpegError:
+        yield None
+
+
+def _trusted(rate: float) -> float:
+    """The frame rate that a header gives, or a usual one where it gives none or an impossible one."""
+    return rate if _RATES[0] <= rate <= _RATES[1] else _RATE
+
+
+def numbered(pattern: str, number: int) -> Path:
+    """The path of a numbered picture: frames/%04d.png and 7 give frames/0007.png."""
+    return Path(_NUMBER.sub(lambda found: f"{number:{found[1]}d}", pattern))
 
 
 @contextlib.contextmanager
@@ -130,23 +293,18 @@ def open_video(source: str) -> Iterator[Video]:
 
     Raises UserError when it cannot be opened.
     """
-    camera = source.isdecimal() and not Path(source).exists()
-    address = re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE) is not None
-    capture = cv2.VideoCapture()
-    with contextlib.suppress(cv2.error):  # raised for a number that no camera has
-        if camera:
-            capture.open(int(source))
-        elif address:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
-            capture.open(source, cv2.CAP_FFMPEG, limits)
-        else:
-            capture.open(source)
-    if not capture.isOpened():
-        raise UserError(_why_not(source, camera, address))
-    endless = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0 and not Path(source).is_file()
-    name = f"camera {source}" if camera else _name_of(source, address)
-    counted = "%" in source and not address and not Path(source).exists()
-    with contextlib.closing(Video(name, capture, live=camera or endless, counted=counted)) as video:
+    video: Video
+    if Path(source).is_char_device() or (source.isdecimal() and not Path(source).exists()):
+        video = Camera(source)
+    elif Path(source).exists():
+        video = Film(source, address=False)
+    elif re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE):
+        video = Film(source, address=True)
+    elif _NUMBER.search(source):
+        video = Pictures(source)
+    else:
+        raise UserError(f"cannot open {source}: no such file")
+    with contextlib.closing(video):
         yield video
 
 
@@ -155,21 +313,15 @@ def _name_of(source: str, address: bool) -> str:
     return without_credentials(source).partition("?")[0] if address else source
 
 
-def _why_not(source: str, camera: bool, address: bool) -> str:
-    if camera:
-        return f"cannot open camera {source}: connect one, or give another with --source=NUMBER, or a video's file"
+def _why_not(source: str, address: bool) -> str:
     if address:
         name = _name_of(source, address)
         return f"cannot open {name}: no stream there that can be read; check the address and the network"
     if Path(source).is_dir():
         return f"cannot open {source}: it is a folder; its pictures are a pattern like {source.rstrip('/')}/%04d.png"
-    if Path(source).is_file():
-        if Path(source).stat().st_size == 0:
-            return f"cannot open {source}: the file is empty"
-        return f"cannot open {source}: it is not a video of a known format, or is cut short"
-    if "%" in source:
-        return f"cannot open {source}: no pictures of such names, counted from 0 to 4 or on"
-    return f"cannot open {source}: no such file"
+    if Path(source).stat().st_size == 0:
+        return f"cannot open {source}: the file is empty"
+    return f"cannot open {source}: it is not a video of a known format, or is cut short"
 
 
 class Reader:
