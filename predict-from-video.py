@@ -3,6 +3,7 @@
     python predict-from-video.py                                    # the camera, in a window
     python predict-from-video.py --source=party.mp4 --show_chart
     python predict-from-video.py --source=party.mp4 --window=no --output=annotated.mp4 --log=faces.csv
+    python predict-from-video.py --source=party.mp4 --window=no --every=5 --report=page.html
 
 Keys in the window: q or Escape ends the program, s saves a snapshot, the space bar pauses. Closing the window also ends
 the program.
@@ -30,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ferkit.video.live import Live, check_outputs, in_video
     from ferkit.video.recording import FaceLog, Recorder
+    from ferkit.video.report import Report
     from ferkit.video.source import Reader, open_video
     from ferkit.video.window import Display, Window
 
     settings = in_video(override(VIDEO_PREDICTOR, arguments))
     source = str(settings.camera_source) if arguments.source is None else arguments.source
     check(settings)
-    check_outputs(settings, source, arguments.output, arguments.log)
+    check_outputs(settings, source, arguments.output, arguments.log, arguments.report)
     with ended_by_signals(), quiet_libraries(), contextlib.ExitStack() as stack:
         display = stack.enter_context(Display()) if settings.window else None
         video = stack.enter_context(open_video(source))
@@ -52,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output is not None:
             live.recorder = stack.enter_context(Recorder(arguments.output, video.rate, video.live, video.sound()))
         if arguments.log is not None:
-            live.log = stack.enter_context(FaceLog(arguments.log, recognizer.expressions))
+            live.log = stack.enter_context(FaceLog(arguments.log, recognizer.expressions, settings.empty_frames))
+        if arguments.report is not None:
+            live.report = stack.enter_context(Report(arguments.report, video.name, recognizer.expressions))
         live.run()
     print(live.summary())
     if video.damaged:
@@ -81,10 +85,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help=f"write a table with a row for each face in each frame: {', '.join(LOGS)}",
     )
+    parser.add_argument(
+        "--report",
+        type=local_path,
+        metavar="PATH",
+        help="write a page about each face's expressions over time to this file: .html",
+    )
     add_model_flags(parser, DATASET, TRAINING)
     shown = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
     found = ("detection_confidence", "small_faces_in_video", "margin", "test_time_augmentation", "snapshot_folder")
-    add_flags(parser, VIDEO_PREDICTOR, *shown, *found)
+    add_flags(parser, VIDEO_PREDICTOR, "every", "empty_frames", *shown, *found)
     return parser
 
 

@@ -31,12 +31,12 @@ from ferkit.vision.pictures import read_image
 
 LOGS = (".csv", ".jsonl")
 _FEWEST = 4  # pictures for which another process is worth its start
-Finish = Callable[[str, np.ndarray, list[Face]], None]
+Finish = Callable[[str, np.ndarray, list[Face], list[np.ndarray]], None]
 
 # Settings that change nothing of what is found in a picture.
 _ELSEWHERE = {
-    "emotions", "show_confidence", "camera_source", "small_faces_in_video", "smoothing", "lost_face", "window",
-    "show_chart", "show_frame_rate", "snapshot_folder",
+    "emotions", "show_confidence", "camera_source", "small_faces_in_video", "smoothing", "lost_face", "every",
+    "empty_frames", "window", "show_chart", "show_frame_rate", "snapshot_folder",
 }  # fmt: skip
 
 
@@ -60,8 +60,8 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """Reads and recognizes each picture, in this order. Each of several processes uses one core.
 
-    finish: is called with the path, image and faces of each picture that can be read, in the process that read it. A
-    UserError that it raises becomes the answer's error.
+    finish: is called with the path, image, faces and crops (48, 48) of each picture that can be read, in the process
+    that read it. A UserError that it raises becomes the answer's error.
     """
     work = functools.partial(_answer, recognizer, finish)
     processes = min(processes, max(1, len(paths) // _FEWEST))
@@ -81,10 +81,11 @@ def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:
     try:
         image = read_image(path)
         started = time.perf_counter()
-        faces = recognizer.recognize(image)
+        boxes, crops = recognizer.cut(image)
+        faces = recognizer.classify(boxes, crops)
         seconds = time.perf_counter() - started
         if finish is not None:
-            finish(path, image, faces)
+            finish(path, image, faces, crops)
     except UserError as error:
         return Answer(path, faces, seconds, str(error))
     return Answer(path, faces, seconds, None)

@@ -300,6 +300,8 @@ class VideoPredictor:
     lost_face: float = setting(
         0.5, "seconds after which a face that is not found loses its number", range=Range(0, 60, unit="seconds")
     )
+    every: int = setting(1, "recognize the faces of every N-th frame only", range=at_least(1))
+    empty_frames: bool = setting(False, "give frames without a face a row in --log too")
     window: bool = setting(True, "show the video in a window")
     show_chart: bool = setting(False, "draw the probabilities of all expressions beside each face")
     show_frame_rate: bool = setting(False, "write the frames per second into the corner")

@@ -10,10 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ferkit.errors import UserError
+from ferkit.files import check_writable
 from ferkit.processes import complain
 from ferkit.recognition import Recognizer, label
 from ferkit.settings import VideoPredictor
 from ferkit.video.recording import CODECS, LOGS, LONGEST_STILL, FaceLog, Recorder
+from ferkit.video.report import REPORTS, Report
 from ferkit.video.source import Frame, Reader
 from ferkit.video.tracking import Tracked, Tracker
 from ferkit.video.window import ESCAPE, Window
@@ -34,8 +36,10 @@ class Live:
         self.window: Window | None = None
         self.recorder: Recorder | None = None
         self.log: FaceLog | None = None
+        self.report: Report | None = None
         self.progress: tqdm | None = None
         self._shown = np.empty(0)
+        self._tracked: list[Tracked] = []  # of the last recognized frame
         self._times: deque[float] = deque(maxlen=30)  # when the last frames were finished
         self._frames = 0
         self._file_start = self._seconds = 0.0
@@ -54,18 +58,27 @@ class Live:
             self._seconds = time.monotonic() - began
 
     def process(self, frame: Frame) -> None:
-        """Recognizes, tracks, draws, shows and records the faces of one frame."""
-        tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
+        """Recognizes, tracks, draws, shows and records the faces of one frame.
+
+        Frames between those of `every` are shown and recorded with the faces of the last recognized frame.
+        """
+        recognized = self._frames % self.settings.every == 0
+        if recognized:
+            self._tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
+        elif self.tracker.skip(frame):
+            self._tracked = []
         self._times.append(time.monotonic())
         self._frames += 1
         if self.window is not None or self.recorder is not None:
-            self._shown = self.draw(frame.image, tracked)
+            self._shown = self.draw(frame.image, self._tracked)
         if self.window is not None:
             self.window.show(self._shown)
         if self.recorder is not None:
             self.recorder.write(self._shown, frame.seconds)
-        if self.log is not None:
-            self.log.write(frame.number, frame.seconds, tracked)
+        if self.log is not None and recognized:
+            self.log.write(frame.number, frame.seconds, self._tracked)
+        if self.report is not None and recognized:
+            self.report.add(frame, self._tracked)
         if self.progress is not None:
             self.progress.update()
 
@@ -127,9 +140,12 @@ def in_video(settings: VideoPredictor) -> VideoPredictor:
     return dataclasses.replace(settings, small_faces=settings.small_faces_in_video)
 
 
-def check_outputs(settings: VideoPredictor, source: str, output: str | None, log: str | None) -> None:
+def check_outputs(
+    settings: VideoPredictor, source: str, output: str | None, log: str | None, report: str | None
+) -> None:
     """Raises UserError when an output cannot be written or would overwrite the source, or when nothing is asked for."""
-    for name, path, suffixes in (("--output", output, tuple(CODECS)), ("--log", log, LOGS)):
+    asked = (("--output", output, tuple(CODECS)), ("--log", log, LOGS), ("--report", report, REPORTS))
+    for name, path, suffixes in asked:
         if path is None:
             continue
         if Path(path).suffix.lower() not in suffixes:
@@ -138,5 +154,9 @@ def check_outputs(settings: VideoPredictor, source: str, output: str | None, log
             raise UserError(f"{name}={path} is a folder: name a file")
         if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
             raise UserError(f"{name}={path} would overwrite the video that is read: name another file")
-    if not settings.window and output is None and log is None:
-        raise UserError("nothing to do without a window: add --output=annotated.mp4, --log=faces.csv, or both")
+    if report is not None:
+        check_writable(Path(report).parent)
+    if not settings.window and output is None and log is None and report is None:
+        raise UserError(
+            "nothing to do without a window: add --output=annotated.mp4, --log=faces.csv or --report=page.html"
+        )

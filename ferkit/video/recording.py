@@ -39,6 +39,7 @@ _MJPEG = Codecs("mjpeg", {"qmin": "2", "qmax": "3"}, "yuvj420p", "mp3")
 CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".avi": _MJPEG}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
 _CLOCK = Fraction(1, 90_000)  # one tick of a recording's time stamps, in seconds
+_NAMES = ("seconds", "frame", "face", "box", "expression", "confidence", "probabilities")  # in a line of JSON
 _LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer gap is a pause and is left out
 LONGEST_STILL = 600.0  # the same for a file, where a longer gap is a jump in its time stamps
 
@@ -150,11 +151,12 @@ class FaceLog:
     """Writes one row for each face of each frame: a CSV file with a header, or one JSON object per line.
 
     Rows can be read while the file is being written. seconds and frame are those of the source. The box is in pixels.
-    The probabilities are smoothed over time.
+    The probabilities are smoothed over time. empty_frames: a frame without a face has a row too, with empty cells.
     """
 
-    def __init__(self, path: str | Path, expressions: Sequence[str]):
+    def __init__(self, path: str | Path, expressions: Sequence[str], empty_frames: bool = False):
         self.path = Path(path)
+        self.empty_frames = empty_frames
         self._json = self.path.suffix.lower() == ".jsonl"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +167,7 @@ class FaceLog:
         if not self._json:
             heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence"]
             self._rows.writerow([*heading, *expressions])
+            self._columns = len(heading) + len(expressions)
 
     def __enter__(self) -> "FaceLog":
         return self
@@ -174,13 +177,20 @@ class FaceLog:
 
     def write(self, number: int, seconds: float, faces: Sequence[Tracked]) -> None:
         """Adds the faces of one frame."""
+        if not faces and self.empty_frames:
+            self._write_empty(number, round(seconds, 4))
         for identity, face in faces:
             probabilities = {name: round(value, 4) for name, value in face.probabilities.items()}
             where = round(seconds, 4), number, identity
             what = face.expression, round(face.confidence, 4)
             if self._json:
-                names = ("seconds", "frame", "face", "box", "expression", "confidence", "probabilities")
-                row = dict(zip(names, (*where, list(face.box), *what, probabilities), strict=True))
+                row = dict(zip(_NAMES, (*where, list(face.box), *what, probabilities), strict=True))
                 self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
             else:
                 self._rows.writerow([*where, *face.box, *what, *probabilities.values()])
+
+    def _write_empty(self, number: int, seconds: float) -> None:
+        if self._json:
+            self._file.write(json.dumps({**dict.fromkeys(_NAMES), "seconds": seconds, "frame": number}) + "\n")
+        else:
+            self._rows.writerow([seconds, number, *[""] * (self._columns - 2)])

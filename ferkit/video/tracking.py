@@ -70,18 +70,16 @@ class Tracker:
         self.lost_face = lost_face
         self.count = 0  # identities so far
         self._tracks: list[_Track] = []
-        self._times = (-math.inf, -math.inf)  # time stamps of the last two frames
-        self._number = -1  # number of the last frame
+        self._times = (-math.inf, -math.inf)  # time stamps of the last two recognized frames
+        self._number, self._seconds = -1, -math.inf  # number and time stamp of the last frame
         self._thumbnail: np.ndarray | None = None
 
     def update(self, frame: Frame, faces: Sequence[Face]) -> list[Tracked]:
         """The frame's faces in the same order, with identities and smoothed probabilities."""
         seconds = frame.seconds
-        if self._is_cut(frame):
-            self._tracks = []
+        self.skip(frame)
         earliest = min(self._times[0], seconds - self.lost_face)
         self._times = (self._times[1], seconds)
-        self._number = frame.number
         self._tracks = [track for track in self._tracks if track.seen >= earliest]
         matches = self._match(faces)
         tracked = []
@@ -94,6 +92,14 @@ class Tracker:
             track.add(face, seconds, self.smoothing)
             tracked.append(Tracked(track.number, track.smoothed(face)))
         return tracked
+
+    def skip(self, frame: Frame) -> bool:
+        """Looks only for a cut, in a frame that is not recognized. Returns whether the scene has changed."""
+        changed = self._is_cut(frame)
+        if changed:
+            self._tracks = []
+        self._number, self._seconds = frame.number, frame.seconds
+        return changed
 
     def _match(self, faces: Sequence[Face]) -> dict[int, _Track]:
         """The track of each matched face, by the face's index: most matches first, then the least total distance."""
@@ -109,7 +115,7 @@ class Tracker:
         grey = cv2.cvtColor(cv2.resize(frame.image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
         new = grey - grey.mean(dtype=np.float32)
         old, self._thumbnail = self._thumbnail, new
-        together = frame.number == self._number + 1 and frame.seconds - self._times[1] < _CUT_SECONDS
+        together = frame.number == self._number + 1 and frame.seconds - self._seconds < _CUT_SECONDS
         if old is None or not together:
             return False
         return float(np.square(new - old).sum() / (np.square(new) + np.square(old) + 2 * _FLAT**2).sum()) > _CUT
