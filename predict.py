@@ -3,6 +3,7 @@
     python predict.py --image photo.jpg
     python predict.py --image photo.jpg --output annotated.jpg
     python predict.py --image holidays/ portrait.png --json
+    python predict.py --image photo.jpg --explain=explained/
     python predict.py --image holidays/ --log=faces.csv  # started again, it goes on where it was ended
 
 Exit status: 0 when a face was found, 1 when no face was found, 2 when a picture or the model cannot be read.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ferkit.batch import Answer, PictureLog
-    from ferkit.recognition import Face
+    from ferkit.recognition import Face, Recognizer
 
 
 @command
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm  # here, so that a missing package gives a one-line error
 
     from ferkit.batch import PictureLog, answers, as_json, check_log
-    from ferkit.vision.albums import each_once, output_paths, pictures
+    from ferkit.vision.albums import each_once, explanation_stems, output_paths, pictures
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
     recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
-    finish = functools.partial(write_copy, outputs, settings.show_confidence)
+    stems = explanation_stems(albums, paths, arguments.explain)
+    finish = functools.partial(write_pictures, outputs, settings.show_confidence, stems, recognizer)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(PictureLog(arguments.log, recognizer)) if arguments.log is not None else None
         left = paths if log is None else log.left(paths, outputs)
@@ -87,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="write the annotated picture to this file; with several pictures, to this folder",
     )
+    parser.add_argument(
+        "--explain",
+        type=local_path,
+        metavar="FOLDER",
+        help="write what the network saw of each face, and which parts of it decided, to this folder",
+    )
     told = parser.add_mutually_exclusive_group()
     add_yes_no(told, "--json", default=False, help="print one line of JSON for each picture instead of text")
     told.add_argument(
@@ -103,10 +111,17 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_copy(
-    outputs: Mapping[str, Path], show_confidence: bool, path: str, image: "np.ndarray", faces: Sequence["Face"]
+def write_pictures(
+    outputs: Mapping[str, Path],
+    show_confidence: bool,
+    stems: Mapping[str, Path],
+    recognizer: "Recognizer",
+    path: str,
+    image: "np.ndarray",
+    faces: Sequence["Face"],
+    crops: Sequence["np.ndarray"],
 ) -> None:
-    """Writes the annotated copy of a picture if `outputs` names a place for it."""
+    """Writes the annotated copy of a picture, and the explanations of its faces, where these are asked for."""
     from ferkit.recognition import label
     from ferkit.vision.drawing import draw_faces
     from ferkit.vision.pictures import write_image
@@ -114,6 +129,10 @@ def write_copy(
     if path in outputs:
         labels = [label(face, show_confidence) for face in faces]
         write_image(outputs[path], draw_faces(image, [face.box for face in faces], labels))
+    if path in stems and faces:
+        from ferkit.explanation import write_explanations
+
+        write_explanations(stems[path], recognizer, faces, crops)
 
 
 def summary(log: "PictureLog", recognized: int, seconds: float) -> str:

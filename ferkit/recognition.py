@@ -82,11 +82,15 @@ class Recognizer:
         image: BGR (H, W, 3) uint8, or another form that `as_bgr` accepts: grey, BGRA, uint16, floats from 0 to 1. A
         picture of 48×48 pixels counts as one face. Raises ValueError for anything else.
         """
+        return self.classify(*self.cut(image))
+
+    def cut(self, image: np.ndarray) -> tuple[list[Box], list[np.ndarray]]:
+        """The boxes of the faces in a picture, left to right, and the crops (48, 48) uint8 that the network sees."""
         image = as_bgr(image)
         if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-            return self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [grey(image)])
+            return [Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [grey(image)]
         boxes = self.find(image)
-        return self.classify(boxes, [crop_face(image, box, self.settings.margin) for box in boxes])
+        return boxes, [crop_face(image, box, self.settings.margin) for box in boxes]
 
     def find(self, image: np.ndarray) -> list[Box]:
         """The boxes of the faces in a BGR picture, left to right."""

@@ -36,6 +36,7 @@ class SavedModel:
 
     def __init__(self, network: bytes, facts: dict[str, Any], threads: int | None = None):
         self.facts = facts
+        self.flatbuffer = network
         self.expressions: tuple[str, ...] = tuple(facts["expressions"])
         self.features: str = facts["features"]
         self.feature_provenance: dict[str, dict[str, Any]] = facts["feature_provenance"]  # see features.provenance

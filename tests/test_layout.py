@@ -20,7 +20,7 @@ FLOORS = (
     ("ferkit.settings", "ferkit.flags"),
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
-    ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch"),
+    ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation"),
     ("ferkit", "ferkit.console", *FOR_USERS),
     ("experiments", *SCRIPTS),
 )  # fmt: skip

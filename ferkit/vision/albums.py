@@ -55,14 +55,11 @@ def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], outp
             raise UserError(f"--output={output}: for several pictures it must be a folder, like annotated/")
         if Path(output).is_file():
             raise UserError(f"{output} is a file: for several pictures --output must be a folder")
-        outputs = {}
-        for given, album in albums.items():
-            below = Path(output) / Path(given).resolve().name if len(folders) > 1 else Path(output)
-            for path in album:
-                name = Path(path).relative_to(given) if given in folders else Path(Path(path).name)
-                writable = name.suffix.lower() in WRITTEN_SUFFIXES
-                outputs.setdefault(path, below / name if writable else below / f"{name}.png")
-        outputs = {path: outputs[path] for path in paths}
+        places = _places_below(albums, paths, output)
+        outputs = {
+            path: place if place.suffix.lower() in WRITTEN_SUFFIXES else Path(f"{place}.png")
+            for path, place in places.items()
+        }
     read = {os.path.realpath(path) for path in paths}
     written: set[str] = set()
     for path, place in outputs.items():
@@ -74,3 +71,31 @@ def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], outp
             raise UserError(f"the copy of {path} would overwrite another in {place}: recognize them one after another")
         written.add(os.path.realpath(place))
     return outputs
+
+
+def explanation_stems(albums: Mapping[str, Sequence[str]], paths: Sequence[str], folder: str | None) -> dict[str, Path]:
+    """How the names of each picture's explanations in `folder` begin; empty without a folder.
+
+    Raises UserError when the explanations would be written among the pictures that are read.
+    """
+    if folder is None:
+        return {}
+    if Path(folder).is_file():
+        raise UserError(f"{folder} is a file: --explain must be a folder")
+    if any(Path(given).is_dir() and Path(folder).resolve().is_relative_to(Path(given).resolve()) for given in albums):
+        raise UserError(f"--explain={folder} lies in a folder that is read: name another folder")
+    return _places_below(albums, paths, folder)
+
+
+def _places_below(albums: Mapping[str, Sequence[str]], paths: Sequence[str], folder: str) -> dict[str, Path]:
+    """A place inside `folder` for each of `paths`, laid out as in the folder that it came from.
+
+    If there are several folders among the `albums`, each one gets a subfolder with its name.
+    """
+    folders = [given for given in albums if Path(given).is_dir()]
+    places: dict[str, Path] = {}
+    for given, album in albums.items():
+        below = Path(folder) / Path(given).resolve().name if len(folders) > 1 else Path(folder)
+        for path in album:
+            places.setdefault(path, below / (Path(path).relative_to(given) if given in folders else Path(path).name))
+    return {path: places[path] for path in paths}

@@ -43,7 +43,7 @@ def draw_note(image: np.ndarray, text: str) -> None:
 
 def _draw_label(drawn: np.ndarray, box: Box, label: str) -> None:
     """Writes the label into `drawn`, white on black; its size follows the box and the image."""
-    text = _ascii(label)
+    text = ascii_text(label)
     height, width = drawn.shape[:2]
     pixels = min(max(11, box.width / 12, min(height, width) / 50), height / 4)  # a capital letter's height
     scale = pixels / 22  # at scale 1 a capital letter is 22 pixels high
@@ -73,7 +73,7 @@ def _draw_chart(drawn: np.ndarray, box: Box, chart: Mapping[str, float], taken: 
     height, width = drawn.shape[:2]
     row = round(max(14, min(box.height / len(chart), min(height, width) / 22)))  # pixels per bar and name
     scale, padding = row * 0.5 / 22, row // 4  # at scale 1 the font's capitals are 22 pixels high
-    names = [_ascii(name) for name in chart]
+    names = [ascii_text(name) for name in chart]
     name_width = max(cv2.getTextSize(name, _FONT, scale, 1)[0][0] for name in names)
     bar_width = 4 * row
     panel_width, panel_height = name_width + bar_width + 3 * padding, row * len(chart) + 2 * padding
@@ -95,6 +95,6 @@ def _draw_chart(drawn: np.ndarray, box: Box, chart: Mapping[str, float], taken: 
     return [Box(x, y, panel_width, panel_height)]
 
 
-def _ascii(text: str) -> str:
+def ascii_text(text: str) -> str:
     """The text in ASCII, the only characters that the font has."""
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

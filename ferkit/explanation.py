@@ -1,0 +1,180 @@
+"""Why a network sees an expression in a face: which parts of the face speak for it, and which against it.
+
+    explainer = Explainer(recognizer.model, recognizer.features_of)
+    evidence = explainer.activation_map(crop, "Happy")  # None for a network that has none
+    evidence = explainer.occlusion_map(crop, "Happy")
+
+Evidence is measured in logarithms of probabilities: how much the expression's exceeds the mean over all expressions.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ferkit.constants import IMAGE_SIZE
+from ferkit.interpreter import SharedInterpreter
+from ferkit.recognition import Face, Recognizer
+from ferkit.saved_model import SavedModel
+from ferkit.vision.pictures import write_image
+
+_PATCH, _STEP = 12, 4  # side and distance of the squares that are covered one after another, in pixels
+_LOWEST = 1e-6  # probabilities are raised to this value before their logarithms are taken
+_SIDE, _GAP, _TEXT = 288, 16, 30  # of the panels of a sheet, in pixels
+_FOR, _AGAINST = np.array([40.0, 40.0, 220.0]), np.array([220.0, 90.0, 30.0])  # BGR: red, blue
+
+
+class Explainer:
+    """Maps of evidence for one model. features_of: crops (N, 48, 48) uint8 -> the vectors that the model also needs."""
+
+    def __init__(self, model: SavedModel, features_of: Callable[[np.ndarray], np.ndarray]):
+        self.model = model
+        self.features_of = features_of
+        parts = split_at_pooling(model.flatbuffer)
+        self._before_pooling = None if parts is None else SharedInterpreter(parts[0])
+        self._last_layer = None if parts is None else parts[1:]
+
+    def logits(self, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """What each cell of the last feature map adds to the logits, (h, w, K), and the bias, (K,).
+
+        The logits are the sum over all cells plus the bias (Zhou et al., CVPR 2016). None for a network that does not
+        end in global average pooling and one fully connected layer.
+        """
+        if self._before_pooling is None or self._last_layer is None:
+            return None
+        weights, bias = self._last_layer
+        maps = self._before_pooling.run([crop[None, ..., None].astype(np.float32)])[0][0]
+        return maps @ weights.T / (maps.shape[0] * maps.shape[1]), bias
+
+    def activation_map(self, crop: np.ndarray, expression: str) -> np.ndarray | None:
+        """The class activation map (h, w): evidence of each cell. With the bias, it adds up to the network's own.
+
+        crop: (48, 48) uint8. None: see `logits`.
+        """
+        found = self.logits(crop)
+        if found is None:
+            return None
+        cells = found[0]
+        return cells[..., self.model.expressions.index(expression)] - cells.mean(axis=-1)
+
+    def occlusion_map(self, crop: np.ndarray, expression: str) -> np.ndarray:
+        """How much evidence is lost where the crop is covered (Zeiler and Fergus, ECCV 2014): (48, 48).
+
+        Grey squares of 12 pixels are laid over the crop every 4 pixels. A pixel's value is the mean over the squares
+        that cover it. Works with every network, and includes what landmarks and HOG see.
+        """
+        corners = [
+            (y, x) for y in range(0, IMAGE_SIZE - _PATCH + 1, _STEP) for x in range(0, IMAGE_SIZE - _PATCH + 1, _STEP)
+        ]
+        covered = np.repeat(crop[None], len(corners) + 1, axis=0)  # the last one stays as it is
+        for image, (y, x) in zip(covered, corners, strict=False):
+            image[y : y + _PATCH, x : x + _PATCH] = round(float(crop.mean()))
+        logarithms = np.log(np.maximum(self.model.predict(covered, self.features_of(covered)), _LOWEST))
+        evidence = logarithms[:, self.model.expressions.index(expression)] - logarithms.mean(axis=1)
+        sums, counts = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE))
+        for (y, x), value in zip(corners, evidence[:-1], strict=True):
+            sums[y : y + _PATCH, x : x + _PATCH] += evidence[-1] - value
+            counts[y : y + _PATCH, x : x + _PATCH] += 1
+        return sums / counts
+
+
+def split_at_pooling(network: bytes) -> tuple[bytes, np.ndarray, np.ndarray] | None:
+    """The layers up to global average pooling, as a network, and the weights (K, C) and bias (K,) of the last layer.
+
+    network: a LiteRT flatbuffer. None if it does not end in pooling, one fully connected layer, and softmax.
+    """
+    import flatbuffers  # here, because only explanations need these
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(network)
+    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
+    source = {operator.outputs[0]: operator for operator in graph.operators}
+
+    def made_by(tensor: int, kind: int) -> bool:
+        code = model.operatorCodes[source[tensor].opcodeIndex] if tensor in source else None
+        return code is not None and max(code.builtinCode, code.deprecatedBuiltinCode) == kind
+
+    def values(tensor: int, kind: type) -> np.ndarray:
+        return np.frombuffer(bytes(model.buffers[graph.tensors[tensor].buffer].data), kind)
+
+    if len(graph.inputs) != 1 or not made_by(graph.outputs[0], kinds.SOFTMAX):
+        return None
+    logits = source[graph.outputs[0]].inputs[0]
+    if not made_by(logits, kinds.FULLY_CONNECTED):
+        return None
+    pooled, weights, bias = source[logits].inputs
+    if made_by(pooled, kinds.RESHAPE):
+        pooled = source[pooled].inputs[0]
+    if not made_by(pooled, kinds.MEAN) or values(source[pooled].inputs[1], np.int32).tolist() != [1, 2]:
+        return None
+    kernel = graph.tensors[weights]
+    if kernel.type == schema.TensorType.INT8:
+        matrix = values(weights, np.int8).reshape(kernel.shape) * np.reshape(kernel.quantization.scale, (-1, 1))
+    else:
+        matrix = values(weights, np.float32).reshape(kernel.shape)
+    offset = values(bias, np.float32)
+    graph.outputs = [source[pooled].inputs[0]]
+    graph.operators = graph.operators[: graph.operators.index(source[pooled])]
+    model.signatureDefs = None
+    builder = flatbuffers.Builder(len(network))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), matrix, offset
+
+
+def write_explanations(stem: Path, recognizer: Recognizer, faces: Sequence[Face], crops: Sequence[np.ndarray]) -> None:
+    """Writes `<stem>_1.png`, a sheet about the first face, and `<stem>_1_crop.png`, what the network saw; and so on."""
+    explainer = Explainer(recognizer.model, recognizer.features_of)
+    for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1):
+        write_image(f"{stem}_{number}_crop.png", crop)
+        write_image(f"{stem}_{number}.png", sheet(explainer, face, crop))
+
+
+def sheet(explainer: Explainer, face: Face, crop: np.ndarray) -> np.ndarray:
+    """The crop, the maps over it, and the probabilities, side by side: BGR."""
+    panels = [(cv2.cvtColor(_enlarged(crop), cv2.COLOR_GRAY2BGR), "what the network sees")]
+    activation = explainer.activation_map(crop, face.expression)
+    if activation is not None:
+        panels.append((_over(crop, activation), f"class activation map: {face.expression}"))
+    panels.append((_over(crop, explainer.occlusion_map(crop, face.expression)), f"occlusion: {face.expression}"))
+    panels.append((_bars(face), "probabilities"))
+    width = len(panels) * (_SIDE + _GAP) + _GAP
+    drawn = np.full((_SIDE + _TEXT + 2 * _GAP, width, 3), 255, np.uint8)
+    for index, (panel, title) in enumerate(panels):
+        left = _GAP + index * (_SIDE + _GAP)
+        _write(drawn, title, left, _GAP + 12)
+        drawn[_GAP + _TEXT :, left : left + _SIDE][:_SIDE] = panel
+    return drawn
+
+
+def _enlarged(crop: np.ndarray) -> np.ndarray:
+    return cv2.resize(crop, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
+
+
+def _over(crop: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """The crop, in red where the evidence speaks for the expression, in blue where it speaks against it."""
+    large = cv2.resize(evidence.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
+    strength = np.clip(large / max(float(np.abs(evidence).max()), 1e-9), -1, 1)[..., None]
+    color = np.where(strength > 0, _FOR, _AGAINST)
+    grey = cv2.cvtColor(_enlarged(crop), cv2.COLOR_GRAY2BGR)
+    share = 0.65 * np.abs(strength)
+    return np.rint(grey * (1 - share) + color * share).astype(np.uint8)
+
+
+def _bars(face: Face) -> np.ndarray:
+    """A bar for the probability of each expression."""
+    drawn = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
+    row = min(36, _SIDE // len(face.probabilities))
+    for index, (name, probability) in enumerate(face.probabilities.items()):
+        top = index * row
+        color = _FOR.tolist() if name == face.expression else (170, 170, 170)
+        cv2.rectangle(drawn, (84, top + 4), (84 + round(140 * probability), top + row - 8), color, cv2.FILLED)
+        _write(drawn, name, 0, top + row // 2 + 4)
+        _write(drawn, f"{probability:.1%}", 92 + round(140 * probability), top + row // 2 + 4)
+    return drawn
+
+
+def _write(drawn: np.ndarray, text: str, x: int, y: int) -> None:
+    from ferkit.vision.drawing import ascii_text
+
+    cv2.putText(drawn, ascii_text(text), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
