@@ -11,7 +11,7 @@ JOB_INPUT := $(if $(CSV),--input="$(CSV)" --limit=3000,--input=demo/fer2013.csv)
 JOB_PHOTO = $(if $(CSV),$(PORTRAIT),demo/photo.png)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo job test test-all lint format docs clean
+.PHONY: help setup demo web job test test-all lint format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(VENV)/.predict  ## recognize the face of a portrait with the included mo
 	@mkdir -p demo
 	$(BIN)/python predict.py --image $(PORTRAIT) --model_path=ferplus --output=demo/annotated.png
 	@echo 'Look at demo/annotated.png'
+
+web: $(VENV)/.predict  ## open a page in the browser that recognizes live; needs no TensorFlow
+	$(BIN)/python serve.py --open=yes
 
 job: $(VENV)/.run  ## the whole job on drawn faces, in about two minutes; on real ones: make job CSV=fer2013.csv
 	$(BIN)/python -m ferkit.data.drawn_faces --output=demo/fer2013.csv --photo=demo/photo.png

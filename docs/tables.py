@@ -25,6 +25,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "train.md": ("convert_fer2013_to_images_and_landmarks.py", "train.py", "-m ferkit.data.drawn_faces"),
     "predict.md": ("predict.py",),
     "video.md": ("predict-from-video.py",),
+    "web.md": ("serve.py",),
     "search.md": ("optimize_hyperparams.py",),
     "experiment.md": ("-m experiments.reproduce_results", "-m experiments.train_svm"),
 }

@@ -33,3 +33,7 @@ def predict() -> int:
 
 def video() -> int:
     return _run("predict-from-video")
+
+
+def serve() -> int:
+    return _run("serve")

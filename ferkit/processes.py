@@ -26,7 +26,10 @@ from typing import Any
 from ferkit.errors import UserError, one_line, without_credentials
 
 # The modules of the packages in requirements-predict.txt, which are enough for recognition.
-_FOR_RECOGNITION = {"ai_edge_litert", "av", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"}
+_FOR_RECOGNITION = {
+    *("ai_edge_litert", "av", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"),
+    *("flask", "waitress", "werkzeug"),
+}
 # The modules that requirements.txt adds.
 _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "sklearn", "tensorflow", "tflearn"}
 _AHEAD = 16  # items for each of several processes that are under way at a time

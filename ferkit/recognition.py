@@ -5,6 +5,7 @@ for face in recognizer.recognize(frame):  # BGR (H, W, 3) uint8, as OpenCV gives
     print(face.expression, face.confidence, face.box, face.probabilities)
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,13 @@ class Recognizer:
     def features_of(self, faces: np.ndarray) -> np.ndarray:
         """The features that the network needs besides the pixels: (N, 48, 48) uint8 -> (N, size) float32."""
         return features.extract(faces, self.model.features, self.shape_predictor_path)
+
+    def with_settings(self, **changes: Any) -> "Recognizer":
+        """A recognizer with other settings that shares the model. Raises UserError for a setting outside its range."""
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, **changes)
+        check(other.settings)
+        return other
 
     def warm_up(self) -> None:
         """Loads all that is loaded on first use, so that the first picture takes no longer than the others."""

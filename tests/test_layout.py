@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SCRIPTS = ("convert_fer2013_to_images_and_landmarks", "train", "predict", "predict-from-video", "optimize_hyperparams")
+SCRIPTS = (
+    "convert_fer2013_to_images_and_landmarks",
+    "train",
+    "predict",
+    "predict-from-video",
+    "optimize_hyperparams",
+    "serve",
+)
 FOR_USERS = ("parameters", "model", "data_loader")  # what users edit or load
 
 # From the ground up. A module or sub-package imports from its own floor or from lower ones, never from higher ones.
@@ -21,6 +28,7 @@ FLOORS = (
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
     ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation"),
+    ("ferkit.web",),
     ("ferkit", "ferkit.console", *FOR_USERS),
     ("experiments", *SCRIPTS),
 )  # fmt: skip
@@ -103,7 +111,12 @@ def test_top_level_keeps_the_commands_and_what_users_edit():
 
 
 TENSORFLOW, VISION, ENGINE = {"tensorflow", "tflearn"}, {"dlib", "cv2"}, {"hyperopt", "pymongo", "matplotlib"}
-HEAVY = TENSORFLOW | VISION | ENGINE | {"numpy", "pandas", "scipy", "sklearn", "skimage", "ai_edge_litert"}
+HEAVY = (
+    TENSORFLOW
+    | VISION
+    | ENGINE
+    | {"numpy", "pandas", "scipy", "sklearn", "skimage", "ai_edge_litert", "flask", "waitress"}
+)
 # What importing a module must not bring in. Scripts bring in nothing, so that a missing package is one line.
 SPARED = {
     **dict.fromkeys((*SCRIPTS, "experiments.train_svm", "experiments.reproduce_results"), HEAVY),
@@ -115,6 +128,7 @@ SPARED = {
     "ferkit.features": TENSORFLOW | VISION,
     "ferkit.saved_model": TENSORFLOW | VISION,
     "ferkit.recognition": TENSORFLOW | ENGINE | {"dlib", "skimage", "pandas"},
+    "ferkit.web.app": TENSORFLOW | ENGINE | {"dlib", "scipy", "skimage", "pandas"},
     "ferkit.video.live": TENSORFLOW | ENGINE | {"dlib", "skimage", "pandas"},
     "ferkit.data.dataset": TENSORFLOW | VISION,
     "ferkit.learning.evaluation": TENSORFLOW | VISION | ENGINE,

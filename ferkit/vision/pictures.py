@@ -4,8 +4,10 @@ image = read_image("party.jpg")
 write_image("copy.png", image)
 """
 
+import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ferkit.errors import UserError
 from ferkit.files import whole_file
+from ferkit.processes import quiet
 
 WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_SIDE = 6000  # of an image in memory, in pixels: at most 108 MB
@@ -44,6 +47,33 @@ def read_image(path: str | Path) -> np.ndarray:
     except Exception as error:  # decoders raise errors of many types for damaged data
         reason = getattr(error, "strerror", None) or f"the picture is damaged or cut short ({error})"
         raise UserError(f"cannot read {path}: {reason}") from error
+    return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
+
+
+class TooManyPixels(UserError):
+    """A picture has more pixels than are accepted."""
+
+
+def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np.ndarray:
+    """The picture in a file's content as a BGR image, treated as `read_image` treats it.
+
+    formats: Pillow's names of the formats that are accepted. most_pixels: width times height, which is known before
+    the picture is decoded. Raises TooManyPixels, and UserError when it is damaged, cut short or of another format.
+    """
+    try:
+        with quiet(), Image.open(io.BytesIO(content), formats=tuple(formats)) as picture:
+            if picture.width * picture.height > most_pixels:
+                raise TooManyPixels(f"it has {picture.width:,} × {picture.height:,} pixels, more than {most_pixels:,}")
+            picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))
+            rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
+    except (TooManyPixels, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"it is none of {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"it has more than {most_pixels:,} pixels") from error
+    except Exception as error:  # decoders raise errors of many types for damaged data
+        raise UserError("it is damaged or cut short") from error
     return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
 
 
