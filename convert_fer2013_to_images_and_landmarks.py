@@ -10,7 +10,7 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ferkit.constants import EMOTIONS
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes=arguments.processes,
         shape_predictor_path=dataset.shape_predictor_path,
         ferplus_path=arguments.ferplus,
+        labels_map=arguments.labels_map,
+        validation_share=arguments.validation_share,
+        test_share=arguments.test_share,
+        split_seed=arguments.split_seed,
     )
     print(summary(manifest))
     print(f"Written to {dataset.folder} in {time.perf_counter() - started:.1f} s")
@@ -61,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "-e",
         "--expressions",
         type=expressions,
-        default=tuple(range(len(EMOTIONS))),
         metavar="0,1,…",
-        help="which to keep (default: all): " + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
+        help="which to keep (default: all that the source has): "
+        + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
     )
     add_flags(parser, DATASET, "input")
     parser.add_argument(
@@ -75,6 +79,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="keep only the first N rows of each split; of a folder, its expressions in turns (default: all)",
     )
+    parser.add_argument(
+        "--labels_map",
+        type=labels_map,
+        metavar="CLASS=NAME,…",
+        help="of a folder of pictures: what its classes mean, like 1=Surprise,joy=Happy; own: their names are the "
+        "expressions (default: usual names are understood; if none is, as own)",
+    )
+    for split, kind in (("validation", "PublicTest"), ("test", "PrivateTest")):
+        parser.add_argument(
+            f"--{split}_share",
+            type=share,
+            metavar="X",
+            help=f"share of Training that becomes {kind}, where the source has none (default: 0.1 if the source has no "
+            "splits, else 0)",
+        )
+    parser.add_argument("--split_seed", type=int, default=0, metavar="N", help="chooses these faces (default: 0)")
     add_processes(parser)
     add_flags(parser, DATASET, "shape_predictor_path")
     parser.add_argument(
@@ -89,9 +109,30 @@ def expressions(text: str) -> tuple[int, ...]:
         labels = [int(label) for label in text.split(",")]
     except ValueError:
         labels = []
-    if len(set(labels)) != len(labels) or len(labels) < 2 or not set(labels) <= set(range(len(EMOTIONS))):
+    if len(set(labels)) != len(labels) or len(labels) < 2 or min(labels) < 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not two or more different numbers of 0 to 6, like 0,3,4")
     return tuple(sorted(labels))
+
+
+def labels_map(text: str) -> Mapping[str, str] | str:
+    """Parses `1=Surprise,joy=Happy`, or `own`."""
+    from ferkit.data.folders import parse_labels_map
+
+    try:
+        return parse_labels_map(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def share(text: str) -> float:
+    """Parses a number from 0 to below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to below 1")
+    return value
 
 
 def summary(manifest: dict[str, Any]) -> str:
@@ -105,6 +146,11 @@ def summary(manifest: dict[str, Any]) -> str:
     blank = sum(facts["blank"] for facts in manifest["splits"].values())
     if blank:
         lines.append(f"Blank images, kept: {blank}")
+    if "held_out" in manifest:
+        made = [f"{part:.0%} {split}" for split, part in manifest["held_out"].items() if split != "seed" and part]
+        lines.append(
+            f"Held out of Training, of each expression: {', '.join(made)} (seed {manifest['held_out']['seed']})"
+        )
     lines += [f"Dropped, {reason}: {count}" for reason, count in manifest["dropped"].items()]
     if "ferplus" in manifest:
         counts = {split: facts["with_majority"] for split, facts in manifest["ferplus"]["splits"].items()}

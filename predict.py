@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm  # here, so that a missing package gives a one-line error
 
     from ferkit.batch import PictureLog, answers, as_json, check_log
-    from ferkit.vision.albums import each_once, explanation_stems, output_paths, pictures
+    from ferkit.vision.albums import each_once, explanation_stems, notes, output_paths, pictures
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
     paths = each_once(path for album in albums.values() for path in album)
     outputs = output_paths(albums, paths, arguments.output)
+    for note in notes(albums):
+        complain(note, "note")
     recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
     stems = explanation_stems(albums, paths, arguments.explain)
     finish = functools.partial(write_pictures, outputs, settings.show_confidence, stems, recognizer)
@@ -82,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     parser = Parser(description="Recognize the expression of every face in a picture.")
-    parser.add_argument("--image", nargs="+", required=True, metavar="PATH", help="pictures, or folders of pictures")
+    parser.add_argument(
+        "--image", nargs="+", required=True, metavar="PATH", help="pictures, folders of pictures, - for standard input"
+    )
     parser.add_argument(
         "--output",
         type=local_path,

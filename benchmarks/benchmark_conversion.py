@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--faces", type=int, default=500, help="faces to measure the rates on")
     parser.add_argument("--full", action="store_true", help="convert the whole dataset too")
     arguments = parser.parse_args()
-    faces = np.stack([row[2] for row in islice(fer2013.read(arguments.input), arguments.faces)])
+    faces = np.stack([row[2] for row in islice(fer2013.open_source(arguments.input).rows, arguments.faces)])
     features.landmarks.extract(faces[:1])  # loads the predictor
     compare("landmarks", lambda: features.landmarks.extract(faces), None, len(faces))
     compare("HOG", lambda: features.hog.face(faces), lambda: loop_hog(faces), len(faces))

@@ -79,10 +79,10 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     return wrapped
 
 
-def complain(message: object) -> None:
-    """Prints an error on stderr: one line, without control characters and without passwords."""
+def complain(message: object, kind: str = "error") -> None:
+    """Prints an error or a note on stderr: one line, without control characters and without passwords."""
     with contextlib.suppress(OSError):  # stderr may be full or closed
-        print(f"error: {one_line(without_credentials(str(message)))}", file=sys.stderr)
+        print(f"{kind}: {one_line(without_credentials(str(message)))}", file=sys.stderr)
 
 
 def _in_words(error: OSError) -> str:

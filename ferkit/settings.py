@@ -116,7 +116,7 @@ def _detectors() -> Iterable[str]:
 class DatasetPaths:
     """The paths of FER2013 and of the converted dataset."""
 
-    input: str = setting("fer2013.csv", "FER2013: a csv (also .gz, .bz2, .xz, .zip, .tar.gz) or a folder of pictures")
+    input: str = setting("fer2013.csv", "FER2013: a csv, also compressed or in an archive, or a folder of pictures")
     folder: str = setting("fer2013_features", "the folder of the converted dataset")
     shape_predictor_path: str = setting(
         SHAPE_PREDICTOR, "dlib's 68 landmark predictor; the installed one is used when no file of this name is here"

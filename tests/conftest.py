@@ -72,11 +72,11 @@ def raw_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return train_model(drawn_dataset, "none", epochs=1, folder=tmp_path_factory.mktemp("raw_model"))
 
 
-def train_model(dataset: Path, features: str, epochs: int, folder: Path) -> Path:
+def train_model(dataset: Path, features: str, epochs: int, folder: Path, output_size: int = 7) -> Path:
     places = {"checkpoint_folder": str(folder / "checkpoints"), "logs_folder": str(folder / "logs")}
     training = Training(epochs=epochs, save_model_path=str(folder / "saved_model.bin"), **places)
     hyperparams = Hyperparams(optimizer="adam", optimizer_param=0.9, learning_rate=2e-3, batch_size=32)
-    network = Network(model="slim", features=features, standardize=True)
+    network = Network(model="slim", features=features, standardize=True, output_size=output_size)
     train(Run(open_dataset(dataset), ARCHITECTURES["slim"], network, hyperparams, training))
     return folder / "saved_model.bin"
 

@@ -8,27 +8,34 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_BEGINNINGS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz"}  # of compressed files
+_TAR = slice(257, 262)  # where a tar says "ustar"
 
 
-def open_texts(path: Path, raw: BinaryIO) -> Iterator[io.TextIOBase]:
-    """The file decompressed, as its suffixes say; of an archive, each csv in it."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    last = suffixes[-1] if suffixes else ""
-    if last == ".zip":
+def open_texts(path: Path, raw: io.BufferedReader) -> Iterator[io.TextIOBase]:
+    """The file decompressed, as its content says; of an archive, each csv in it."""
+    beginning = raw.read(6)
+    raw.seek(0)
+    suffix = path.suffix.lower()
+    if beginning.startswith(b"PK\x03\x04") or suffix == ".zip":
         with zipfile.ZipFile(raw) as archive:
             for name in filter(_is_csv, archive.namelist()):
                 yield _text(archive.open(name))
-    elif last in (".tar", ".tgz", ".tbz2", ".txz") or (suffixes[:1] == [".tar"] and last in OPENERS):
-        with tarfile.open(fileobj=raw, mode="r:*") as archive:
+        return
+    known = (kind for mark, kind in _BEGINNINGS.items() if beginning.startswith(mark))
+    kind = next(known, suffix)  # a wrong suffix of a compressed file is reported by its opener
+    stream = io.BufferedReader(OPENERS[kind](raw)) if kind in OPENERS else raw
+    if stream.peek(512)[_TAR] == b"ustar":
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isfile() and _is_csv(member.name) else None
                 if content is not None:
                     yield _text(content)
     else:
-        yield _text(OPENERS[last](raw) if last in OPENERS else raw)
+        yield _text(stream)
 
 
 def _is_csv(name: str) -> bool:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ferkit.files import whole_folder
 from ferkit.processes import parallel
 
 CHUNK = 64  # faces that a process extracts at a time
+_SHARES = {"PublicTest": "validation_share", "PrivateTest": "test_share"}  # the flags that make these splits
 HOG_IMAGES = "hog_images"  # pictures of the HOG; no feature uses them
 
 
@@ -42,11 +43,16 @@ class Faces:
     labels: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)  # of the source, from 0
 
+    def take(self, places: Sequence[int]) -> "Faces":
+        """The faces at these places."""
+        images, labels = [self.images[place] for place in places], [self.labels[place] for place in places]
+        return Faces(images, labels, [self.rows[place] for place in places])
+
 
 def convert(
     source: str,
     folder: str,
-    labels: Sequence[int],
+    labels: Sequence[int] | None,
     arrays: Sequence[str],
     *,
     one_hot: bool = True,
@@ -55,13 +61,19 @@ def convert(
     processes: int = 1,
     shape_predictor_path: str = SHAPE_PREDICTOR,
     ferplus_path: str | None = None,
+    labels_map: Mapping[str, str] | str | None = None,
+    validation_share: float | None = None,
+    test_share: float | None = None,
+    split_seed: int = 0,
 ) -> dict[str, Any]:
     """Converts FER2013 at `source` into `folder` and returns the manifest. The folder appears only when complete.
 
-    labels: the expressions to keep, ascending; they become 0…K-1. arrays: any of "landmarks", "hog_features",
-    "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg: also writes the faces as
-    pictures. limit: how many rows of each split to keep. ferplus_path: the votes of FER+, joined row by row. Raises
-    UserError when the source, the votes or the folder cannot be used.
+    labels: the expressions to keep, ascending; they become 0…K-1; None: all that the source has. arrays: any of
+    "landmarks", "hog_features", "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg:
+    also writes the faces as pictures. limit: how many rows of each split to keep. ferplus_path: the votes of FER+,
+    joined row by row. labels_map: what the classes of a folder mean, see folders.expressions_of. validation_share,
+    test_share: see `hold_out`; None: a tenth if the source has no splits, else nothing. Raises UserError when the
+    source, the votes or the folder cannot be used.
     """
     check_output(Path(folder), Path(source))
     own_layout = ferplus.is_own_layout(Path(source))
@@ -70,7 +82,19 @@ def convert(
         votes = read_joinable(ferplus_path, source)
     if "landmarks" in arrays:
         landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
-    splits, dropped, seen = gather(fer2013.read(source), labels, limit)
+    opened = fer2013.open_source(source, labels_map)
+    labels = opened.labels if labels is None else labels
+    if max(labels) >= len(opened.names):
+        raise UserError(f"there is no expression {max(labels)}: the last of {source} is {len(opened.names) - 1}")
+    names = [opened.names[label] for label in labels]
+    splits, dropped, seen = gather(opened.rows, labels, limit)
+    unsplit = not any(split for split, _ in seen)
+    usual = 0.1 if unsplit else 0.0
+    shares = {
+        "PublicTest": usual if validation_share is None else validation_share,
+        "PrivateTest": usual if test_share is None else test_share,
+    }
+    splits = hold_out(splits, shares, split_seed)
     if votes is not None and not own_layout:
         ferplus.check_join(votes, seen, str(ferplus_path), source)
     if not splits:
@@ -83,18 +107,19 @@ def convert(
             if votes is not None:
                 np.save(staging / split / "votes.npy", votes.votes[faces.rows])
         extract_arrays(staging, {split: len(faces.images) for split, faces in splits.items()},
-                       arrays, jpg, [EMOTIONS[label] for label in labels], processes, shape_predictor_path)  # fmt: skip
+                       arrays, jpg, names, processes, shape_predictor_path)  # fmt: skip
         manifest = {
             "format": MANIFEST_FORMAT,
             "source": {"name": Path(source).name, "sha256": digest},
-            "expressions": [EMOTIONS[label] for label in labels],
-            "fer2013_labels": list(labels),
+            "expressions": names,
+            **({"fer2013_labels": list(labels)} if opened.names == EMOTIONS else {}),
+            **({"held_out": {**shares, "seed": split_seed}} if any(shares.values()) else {}),
             "one_hot": one_hot,
             "arrays": list(arrays),
             "feature_provenance": {
                 name: PARTS[name].provenance(shape_predictor_path) for name in arrays if name in PARTS
             },
-            "splits": {split: describe(faces, labels) for split, faces in splits.items()},
+            "splits": {split: describe(faces, names) for split, faces in splits.items()},
             **({} if votes is None else {"ferplus": describe_votes(ferplus_path, votes, splits, digest)}),
             "dropped": dict(dropped),
             "versions": versions(),
@@ -133,7 +158,8 @@ def gather(
     """The rows with the expressions `labels`, at most `limit` per split, and the number of unusable rows by reason.
 
     Image and label of a row are kept or dropped together, so they always match. The last value has the split and
-    FER2013's label of every row of the source, None and -1 for a row that cannot be used.
+    FER2013's label of every row of the source, None and -1 for a row that cannot be used. Rows without a split go to
+    Training.
     """
     seen: list[tuple[str | None, int]] = []
     splits = {split: Faces() for split in SPLITS}
@@ -146,12 +172,38 @@ def gather(
             continue
         split, label, image = row
         seen.append((split, label))
-        faces = splits[split]
+        faces = splits[split or "Training"]
         if label in new_label and (limit is None or len(faces.images) < limit):
             faces.images.append(image)
             faces.labels.append(new_label[label])
             faces.rows.append(number)
     return {split: faces for split, faces in splits.items() if faces.images}, dropped, seen
+
+
+def hold_out(splits: dict[str, Faces], shares: Mapping[str, float], seed: int) -> dict[str, Faces]:
+    """The splits, with these shares of Training moved to the splits that they name; of each expression the same share.
+
+    Raises UserError when the source has such a split already, and when nothing would be left.
+    """
+    shares = {split: share for split, share in shares.items() if share}
+    if not shares:
+        return splits
+    if there := [split for split in shares if split in splits]:
+        raise UserError(f"the source has a {there[0]} split already: leave out --{_SHARES[there[0]]}")
+    if sum(shares.values()) >= 1:
+        raise UserError(f"--{' and --'.join(_SHARES[split] for split in shares)} leave nothing for Training")
+    random = np.random.default_rng(seed)
+    whole = splits["Training"] if "Training" in splits else Faces()
+    moved: dict[str, list[int]] = {split: [] for split in ("Training", *shares)}
+    for label in sorted({*whole.labels}):
+        places = random.permutation(np.flatnonzero(np.array(whole.labels) == label)).tolist()
+        counts = [round(share * len(places)) for share in shares.values()]
+        for split, count in zip(shares, counts, strict=True):
+            moved[split] += places[:count]
+            del places[:count]
+        moved["Training"] += places
+    parts = {split: whole.take(sorted(places)) for split, places in moved.items() if places}
+    return {split: (splits | parts)[split] for split in SPLITS if split in splits or split in parts}
 
 
 def read_joinable(ferplus_path: str, source: str) -> ferplus.Votes:
@@ -190,12 +242,12 @@ def write_split(folder: Path, faces: Faces, classes: int, one_hot: bool) -> None
     np.save(folder / "labels.npy", np.eye(classes, dtype=np.float32)[indices] if one_hot else indices)
 
 
-def describe(faces: Faces, labels: Sequence[int]) -> dict[str, Any]:
+def describe(faces: Faces, names: Sequence[str]) -> dict[str, Any]:
     """Counts of one split, for the manifest."""
-    counts = np.bincount(faces.labels, minlength=len(labels))
+    counts = np.bincount(faces.labels, minlength=len(names))
     return {
         "count": len(faces.labels),
-        "expressions": {EMOTIONS[label]: int(count) for label, count in zip(labels, counts, strict=True)},
+        "expressions": dict(zip(names, counts.tolist(), strict=True)),
         "blank": sum(int(image.min() == image.max()) for image in faces.images),
         "sha256": hashlib.sha256(
             b"".join([*(image.tobytes() for image in faces.images), bytes(faces.labels)])

@@ -162,6 +162,22 @@ class Dataset:
                 f"NETWORK.output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
             )
 
+    def check_learnable(self) -> None:
+        """Raises UserError when an expression has no training face: the network could only learn never to name it."""
+        if "Training" not in self.manifest["splits"]:
+            return  # `load` reports it
+        if self.label_source == "fer2013":
+            counts = self.manifest["splits"]["Training"]["expressions"]
+            missing = [name for name in self.expressions if not counts.get(name, 0)]
+        else:
+            seen = ferplus.distributions(self._votes["Training"], self.expressions).sum(axis=0)
+            missing = [name for name, people in zip(self.expressions, seen, strict=True) if not people]
+        if missing:
+            raise UserError(
+                f"{self.folder} has no training face of {', '.join(missing)}: convert more faces, or without these "
+                f"expressions ('{CONVERT} --expressions=…')"
+            )
+
     def load(self, split: str, feature: str) -> Split:
         """The rows of `split` with the vectors of `feature`. Raises UserError when a file does not match."""
         if split not in self.counts:

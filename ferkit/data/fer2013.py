@@ -1,6 +1,7 @@
 """Reads FER2013 from Kaggle's csv files, plain, compressed or in an archive, and from folders of pictures.
 
-for row in read("fer2013.csv"):  # (split, label, face), or the reason why the row cannot be used
+source = open_source("fer2013.csv")
+for row in source.rows:  # (split, label, face), or the reason why the row cannot be used
 """
 
 import contextlib
@@ -8,13 +9,13 @@ import csv
 import hashlib
 import itertools
 import lzma
-import re
 import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,33 +24,44 @@ from tqdm import tqdm
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
 from ferkit.data import ferplus
 from ferkit.data.archives import open_texts
+from ferkit.data.folders import Picture, expressions_of, find_pictures
 from ferkit.errors import UserError
 from ferkit.vision.pictures import read_image
 
 COLUMNS = ("emotion", "pixels", "usage")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
-SPLIT_OF_FOLDER = {"train": "Training", "validation": "PublicTest", "val": "PublicTest", "test": "PrivateTest"}
-SPLIT_OF_FOLDER |= {split.lower(): split for split in SPLITS}
 
-# A usable row: split, label 0…6, (48, 48) uint8 face. An unusable row: the reason.
+# A usable row: split ("" where the source has none), label, (48, 48) uint8 face. An unusable row: the reason.
 Row = tuple[str, int, np.ndarray] | str
 
 
-def read(source: str) -> Iterator[Row]:
-    """The rows of FER2013 in order, with a progress bar. Raises UserError when there is no FER2013 at `source`.
+class Source(NamedTuple):
+    """An open source of faces."""
 
-    If a compressed file is cut off, the iterator raises UserError after the last readable row.
+    names: tuple[str, ...]  # of the labels, from 0
+    labels: tuple[int, ...]  # that occur, as far as is known before the rows are read
+    rows: Iterator[Row]
+
+
+def open_source(source: str, labels_map: Mapping[str, str] | str | None = None) -> Source:
+    """FER2013, or a folder of pictures. The rows come in order, with a progress bar.
+
+    labels_map: what the classes of a folder mean, see folders.expressions_of. Raises UserError when there is no FER2013
+    at `source`. If a compressed file is cut off, the rows raise UserError after the last readable one.
     """
-    path = Path(source)
+    path, all_seven = Path(source), tuple(range(len(EMOTIONS)))
     if path.is_dir() and ferplus.is_own_layout(path):
-        return _read_voted(path)
+        return Source(EMOTIONS, all_seven, _read_voted(path))
     if path.is_dir():
-        return _read_folder(path, _in_turn(pictures(path)))
+        pictures, others = find_pictures(path)
+        names, label_of = expressions_of(pictures, labels_map)
+        return Source(names, tuple(sorted({*label_of.values()})), _read_folder(pictures, others, label_of))
+    if labels_map is not None:
+        raise UserError(f"--labels_map is for a folder of pictures, and {source} is none: leave it out")
     if not path.is_file():
         raise UserError(
             f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
         )
-    return _read_csv(path)
+    return Source(EMOTIONS, all_seven, _read_csv(path))
 
 
 def hash_of(source: str) -> str:
@@ -74,7 +86,7 @@ def files_of(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
     if not ferplus.is_own_layout(source):
-        return pictures(source)
+        return sorted(picture.path for picture in find_pictures(source)[0])
     labels = [source / name / ferplus.LABEL_FILE for name in ferplus.FOLDERS]
     return [*filter(Path.is_file, labels), *filter(Path.is_file, ferplus.read_own_layout(source)[1])]
 
@@ -83,41 +95,45 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    """The rows of the first csv in `path` that has the columns emotion, pixels and Usage, in any order."""
-    seen = False
+    """The rows of the first csv in `path` that has the columns emotion, pixels and perhaps Usage, in any order."""
+    names: list[str] = []
     try:
         with path.open("rb") as raw, tqdm(desc="Reading", total=path.stat().st_size, unit="B", unit_scale=True) as bar:
             for text in open_texts(path, raw):
-                rows = csv.reader(text)
+                first = text.readline()
+                delimiter = ";" if ";" in first and "," not in first else ","
+                rows = csv.reader(itertools.chain([first], text), delimiter=delimiter)
                 header = next(rows, [])
-                names = [heading.strip().lower() for heading in header]  # icml_face_data.csv has leading spaces
-                seen = seen or bool(names)
-                if not set(COLUMNS) <= set(names):
+                names = [heading.strip().lower() for heading in header] or names  # icml_face_data.csv has spaces
+                if not {"emotion", "pixels"} <= set(names):
                     continue
+                places = [names.index(column) for column in COLUMNS if column in names]
                 for fields in filter(None, rows):
                     bar.update(raw.tell() - bar.n)
-                    yield _parse_row(fields, [names.index(column) for column in COLUMNS], len(header))
+                    yield _parse_row(fields, places, len(header))
                 return
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv ({error})") from error
     except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())  # tarfile's messages have several lines
         raise UserError(f"{path} is cut off, damaged or locked ({reason}): fetch it again") from error
-    if not seen:
+    if not names:
         raise UserError(f"{path} is empty, or an archive without a csv: fetch it again, or unpack it")
-    missing = " nor ".join(column for column in ("emotion", "pixels", "Usage") if column.lower() not in names)
+    if "pixels" not in names and {"neutral", "contempt"} <= set(names):
+        raise UserError(f"{path} has FER+'s votes and no faces: name it with --ferplus, and fer2013.csv with --input")
+    missing = " nor ".join(column for column in ("emotion", "pixels") if column not in names)
     raise UserError(f"{path} has no column {missing}: FER2013 has emotion, pixels and Usage")
 
 
 def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row:
-    """One row of the csv, or the reason why it cannot be used."""
+    """One row of the csv, or the reason why it cannot be used. columns: the places of COLUMNS, or without Usage."""
     if len(fields) > width:
         return "too many fields"
     padded = [*fields, *[""] * (width - len(fields))]  # the last row of a cut-off file may be too short
-    emotion, pixels, usage = (padded[column] for column in columns)
-    if usage.strip() not in SPLITS:
+    emotion, pixels, *usage = (padded[column].strip() for column in columns)
+    if usage and usage[0] not in SPLITS:
         return "unknown or missing Usage"
-    if emotion.strip() not in [str(label) for label in range(len(EMOTIONS))]:
+    if emotion not in [str(label) for label in range(len(EMOTIONS))]:
         return "label is not 0 to 6"
     try:
         with warnings.catch_warnings():
@@ -129,46 +145,23 @@ def _parse_row(fields: Sequence[str], columns: Sequence[int], width: int) -> Row
         return f"not {IMAGE_SIZE * IMAGE_SIZE} pixels"
     if values.min() < 0 or values.max() > 255:
         return "pixels are not 0 to 255"
-    return usage.strip(), int(emotion), values.astype(np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
+    return usage[0] if usage else "", int(emotion), values.astype(np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The pictures in `<split>/<expression>/`, sorted by name. Raises UserError when there is none."""
-    found = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not found:
-        raise UserError(f"{folder} has no picture laid out as train/happy/1.jpg, test/sad/2.png")
-    return found
-
-
-def _in_turn(paths: Sequence[Path]) -> list[Path]:
-    """The paths with the expressions taking turns, so that the first rows of a split contain all expressions."""
-    groups: dict[tuple[str | None, str], list[Path]] = {}
-    for path in paths:
-        groups.setdefault((_split_of(path), path.parts[-2].lower()), []).append(path)
-    return [path for turn in itertools.zip_longest(*groups.values()) for path in turn if path is not None]
-
-
-def _split_of(path: Path) -> str | None:
-    """The split: from a file name that begins with Training_, PublicTest_ or PrivateTest_, else from the folder."""
-    prefix = re.match(f"({'|'.join(SPLITS)})_", path.name)
-    return prefix[1] if prefix else SPLIT_OF_FOLDER.get(path.parts[-3].lower())
-
-
-def _read_folder(folder: Path, paths: Sequence[Path]) -> Iterator[Row]:
+def _read_folder(pictures: Sequence[Picture], others: Sequence[Path], label_of: Mapping[str, int]) -> Iterator[Row]:
     """The rows of the folder's pictures. Pictures of another size are scaled to 48×48."""
-    labels = {name.lower(): label for label, name in enumerate(EMOTIONS)}
-    for path in tqdm(paths, desc="Reading", unit="picture"):
-        split_folder, expression = path.parts[-3], path.parts[-2]
-        split = _split_of(path)
-        if split is None:
-            yield f"folder {split_folder} is not train, validation or test"
-        elif expression.lower() not in labels:
-            yield f"folder {expression} is not an expression"
+    for other in others:
+        yield f"no picture by its suffix, {other.suffix.lower() or 'none'}"
+    for picture in tqdm(pictures, desc="Reading", unit="picture"):
+        if picture.split is None:
+            yield f"folder {picture.folder} is not train, validation or test"
+        elif picture.name.lower() not in label_of:
+            yield f"folder {picture.name} is not an expression"
         else:
-            yield _row_of_picture(split, labels[expression.lower()], path)
+            yield _row_of_picture(picture.split, label_of[picture.name.lower()], picture.path)
 
 
 def _read_voted(folder: Path) -> Iterator[Row]:

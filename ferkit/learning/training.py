@@ -67,6 +67,7 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     """
     run.dataset.check(run.network.features, run.network.output_size)
     check_steps(run)
+    run.dataset.check_learnable()
     learn = run.dataset.mixed(run.hyperparams.fer2013_share).load("Training", run.network.features)
     has_validation = "PublicTest" in run.dataset.counts
     validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None

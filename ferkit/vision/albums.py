@@ -1,29 +1,60 @@
 """Pictures in files and folders, and where their annotated copies go."""
 
+import glob
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import imutils.paths
 
-from ferkit.errors import UserError
-from ferkit.vision.pictures import WRITTEN_SUFFIXES
+from ferkit.errors import UserError, without_credentials
+from ferkit.vision.pictures import STDIN, WRITTEN_SUFFIXES, is_animated, picture_suffixes
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # searched for in folders
+_ANIMATED_SUFFIXES = (".apng", ".avif", ".avifs", ".gif", ".png", ".webp")
 
 
 def pictures(path: str) -> list[str]:
-    """The file `path`, or the pictures inside the folder `path`, sorted by name.
+    """The file `path`, the files that match a pattern like *.jpg, or the pictures inside the folder `path`, sorted.
 
-    Raises UserError when the folder has no picture.
+    Raises UserError when there is none, and for an address in the internet.
     """
+    if re.match("https?://", path, re.IGNORECASE):
+        raise UserError(f"cannot read {without_credentials(path)}: download the picture first, and name its file")
+    if not os.path.lexists(path) and path != STDIN and glob.has_magic(path):  # Windows' shell leaves patterns to us
+        matching = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+        if not matching:
+            raise UserError(f"no file matches {path}")
+        return matching
     if not Path(path).is_dir():
         return [path]
-    listed = imutils.paths.list_files(path, PICTURE_SUFFIXES)
-    inside = sorted(file for file in listed if not Path(file).name.startswith("._"))  # macOS's companion files
+    inside = [file for file in _files(path) if Path(file).suffix.lower() in picture_suffixes()]
     if not inside:
         raise UserError(f"no picture in the folder {path}")
     return inside
+
+
+def _files(folder: str) -> list[str]:
+    """The files inside a folder, without hidden ones such as macOS's companion files, sorted."""
+    return sorted(file for file in imutils.paths.list_files(folder) if not Path(file).name.startswith("."))
+
+
+def notes(albums: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is left out of the files and folders that the user gave, each in a line: other files, frames of animations.
+
+    albums: see `output_paths`.
+    """
+    lines = []
+    for given, album in albums.items():
+        if Path(given).is_dir():
+            others = {Path(file).suffix.lower() or "no suffix" for file in {*_files(given)} - {*album}}
+            count = len({*_files(given)} - {*album})
+            if count:
+                lines.append(f"{count} files in {given} are no pictures by their names: {', '.join(sorted(others))}")
+        moving = [path for path in album if path.lower().endswith(_ANIMATED_SUFFIXES) and is_animated(path)]
+        if moving:
+            lines.append(f"only the first picture of {', '.join(moving[:3])}{' …' if moving[3:] else ''} is read")
+    return lines
 
 
 def each_once(paths: Iterable[str]) -> list[str]:

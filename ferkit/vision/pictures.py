@@ -4,35 +4,41 @@ image = read_image("party.jpg")
 write_image("copy.png", image)
 """
 
+import functools
 import io
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.processes import quiet
 
 WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+STDIN = "-"  # names the picture that comes through standard input
+_HEIC = (".heic", ".heif", ".hif")  # of telephones: read by pillow-heif, if it is installed
+_NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PCD", "WMF"}  # of what Pillow knows
+_ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # formats that may hold more than one picture
 _LONGEST_SIDE = 6000  # of an image in memory, in pixels: at most 108 MB
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """The picture as a BGR image: turned upright by its EXIF data, transparent parts white, 16 bits scaled to 8.
 
-    Pictures with a side of more than 6000 pixels are scaled down to that size. Raises `UserError` when the file is
-    missing, damaged, cut short or not a picture. Pillow decodes the file, because it distinguishes these cases and
-    prints nothing.
+    Pictures with a side of more than 6000 pixels are scaled down to that size. Of an animation it is the first picture.
+    path: "-" for standard input. Raises `UserError` when the file is missing, damaged, cut short or not a picture.
+    Pillow decodes the file, because it distinguishes these cases and prints nothing.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large pictures and odd metadata; too large pictures raise
-            with Image.open(path) as picture:
+            with _opened(path) as picture:
                 picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
                 rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
     except FileNotFoundError as error:
@@ -40,7 +46,11 @@ def read_image(path: str | Path) -> np.ndarray:
     except IsADirectoryError as error:
         raise UserError(f"cannot read {path}: it is a folder") from error
     except UnidentifiedImageError as error:
-        reason = "it is not a picture of a known format" if os.path.getsize(path) else "the file is empty"
+        reason = "it is not a picture of a known format"
+        if Path(path).suffix.lower() in _HEIC and not _reads_heic():
+            reason = "its format HEIC needs a package: 'pip install pillow-heif'"
+        elif str(path) != STDIN and os.path.getsize(path) == 0:
+            reason = "the file is empty"
         raise UserError(f"cannot read {path}: {reason}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"cannot read {path}: more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from error
@@ -75,6 +85,49 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
     except Exception as error:  # decoders raise errors of many types for damaged data
         raise UserError("it is damaged or cut short") from error
     return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
+
+
+def _opened(path: str | Path) -> Image.Image:
+    _reads_heic()
+    source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == STDIN else path
+    try:
+        return Image.open(source)
+    except Image.DecompressionBombError:
+        try:
+            if isinstance(source, io.BytesIO):
+                source.seek(0)
+            return JpegImagePlugin.JpegImageFile(source)  # whose `draft` keeps even large ones small in memory
+        except SyntaxError:  # it is no JPEG
+            pass
+        raise
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    """Whether Pillow can read HEIC. Makes it do so if pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """The suffixes of the pictures that can be read, and of HEIC, so that its missing package is reported."""
+    known = Image.registered_extensions().items()
+    readable = {suffix for suffix, format in known if format in Image.OPEN and format not in _NO_PICTURES}
+    return frozenset({*readable, *_HEIC})
+
+
+def is_animated(path: str | Path) -> bool:
+    """Whether the file holds several pictures that follow one another."""
+    try:
+        with Image.open(path) as picture:
+            return picture.format in _ANIMATED and getattr(picture, "is_animated", False)
+    except Exception:  # `read_image` reports it
+        return False
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:
@@ -129,12 +182,21 @@ def _flattened(picture: Image.Image) -> Image.Image:
     """The picture as RGB without transparency."""
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         values = np.asarray(picture).astype(np.float32) / 257  # 65535 becomes 255
-        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+        return _grey_picture(values)
+    if picture.mode == "F":
+        values = np.nan_to_num(np.asarray(picture), posinf=0, neginf=0)
+        greatest = next((greatest for greatest in (1, 255) if values.max(initial=0) <= greatest), 65535)
+        return _grey_picture(values * (255 / greatest))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+def _grey_picture(values: np.ndarray) -> Image.Image:
+    """An RGB picture of grey values (H, W), of which 255 is white."""
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
