@@ -101,6 +101,7 @@ VIDEO_PREDICTOR = VideoPredictor(
     small_faces=True,
     margin=0.0,
     test_time_augmentation=False,
+    balance=1.0,
     show_confidence=True,
     camera_source=0,
     small_faces_in_video=False,

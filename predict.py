@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_processes(parser)
     add_model_flags(parser, DATASET, TRAINING)
-    names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation")
+    names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation", "balance")
     add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")
     return parser
 

@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--most", type=int, default=0, metavar="N", help="pictures of each expression, drawn at random; 0: all"
     )
-    add_flags(parser, VIDEO_PREDICTOR, "detector", "detection_confidence", "margin", "test_time_augmentation")
+    add_flags(
+        parser, VIDEO_PREDICTOR, "detector", "detection_confidence", "margin", "test_time_augmentation", "balance"
+    )
     arguments = parser.parse_args(argv)
     recognizers = [Recognizer(path, override(VIDEO_PREDICTOR, arguments)) for path in arguments.model_path]
     sets = {folder: labelled(folder, arguments.most) for folder in arguments.photos}

@@ -104,7 +104,7 @@ class Recognizer:
             return []
         faces = np.stack(crops)
         vectors = self.features_of(faces)
-        rows = self.model.predict(faces, vectors, self.settings.test_time_augmentation)
+        rows = self.model.predict(faces, vectors, self.settings.test_time_augmentation, self.settings.balance)
         return [
             Face.of(box, dict(zip(self.expressions, map(float, row), strict=True)))
             for box, row in zip(boxes, rows, strict=True)

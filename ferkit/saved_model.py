@@ -28,6 +28,7 @@ from ferkit.transforms import average_over_views
 
 FORMAT = 1
 FACTS = "facts.json"
+LEAST_FREQUENCY = 1e-6  # of an expression, so that none that was never learned is divided by 0
 BATCH = 64  # faces in one run: more are not faster and need more memory
 
 
@@ -45,6 +46,7 @@ class SavedModel:
         self.temperature = float(facts.get("temperature", 1.0))
         self.temperature_augmented = float(facts.get("temperature_augmented", self.temperature))
         self.balance = np.asarray(facts["balance"], np.float32) if "balance" in facts else None  # see Training.balance
+        self.frequencies = _frequencies(facts)
         self._network = SharedInterpreter(network, threads)
         self._inputs = [details["name"] for details in self._network.inputs]
         sizes = {details["name"]: int(details["shape"][-1]) for details in self._network.inputs}
@@ -58,12 +60,23 @@ class SavedModel:
             self.balance.shape != (len(self.expressions),) or not ((self.balance > 0) & (self.balance < 1e7)).all()
         ):
             raise ValueError("its balance is not a factor for each expression")
+        if self.frequencies is not None and (
+            self.frequencies.shape != (len(self.expressions),)
+            or not ((self.frequencies >= 0) & (self.frequencies <= 1)).all()
+        ):
+            raise ValueError("its frequencies are not a share for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
 
-    def predict(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False) -> np.ndarray:
+    def predict(
+        self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False, balance: float | None = None
+    ) -> np.ndarray:
         """Calibrated probabilities of the expressions. augmented: test-time augmentation, see transforms.views.
 
+        balance: how far the frequencies of the expressions in training are taken out of the answers, see
+        VideoPredictor.balance. By default, and for a model that does not know them, as it was saved. Among balanced
+        answers, those of a model of votes are the shares of the votes, without the temperature: that fits confidence to
+        accuracy on faces like those it was trained on, and is too high on photographs.
         faces: (N, 48, 48) uint8. vectors: (N, size) float32 from features.extract; size is 0 for a model of raw pixels.
         Returns (N, K) float32. Raises ValueError for faces or vectors of another shape or type.
         """
@@ -76,11 +89,20 @@ class SavedModel:
         else:
             probabilities = self._run_all(faces, vectors)
         temperature = self.temperature_augmented if augmented else self.temperature
-        probabilities = without_smoothing(probabilities, self.smoothing)
-        if self.balance is not None:
-            probabilities = probabilities * self.balance
+        probabilities, factors = without_smoothing(probabilities, self.smoothing), self.balance
+        if balance is not None and self.frequencies is not None:
+            learned = self.facts.get("hyperparams", {}).get("logit_adjustment", 0.0)  # taken out in training already
+            factors = np.maximum(self.frequencies, LEAST_FREQUENCY) ** (learned - balance)
+            temperature = temperature if self.labels == "fer2013" else 1.0
+        if factors is not None:
+            probabilities = probabilities * factors
             probabilities /= probabilities.sum(axis=1, keepdims=True)
         return at_temperature(probabilities, temperature)
+
+    @property
+    def labels(self) -> str:
+        """Whose labels the model has learned: see settings.LABELS."""
+        return self.facts.get("training", {}).get("labels", "fer2013")
 
     def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
@@ -93,6 +115,16 @@ class SavedModel:
             "features": np.ascontiguousarray(vectors, np.float32),
         }
         return self._network.run([arrays[name] for name in self._inputs])[0]
+
+
+def _frequencies(facts: dict[str, Any]) -> np.ndarray | None:
+    """The share of each expression in what the model learned (K,) float32; None if its facts do not tell it."""
+    if "frequencies" in facts:
+        return np.asarray(facts["frequencies"], np.float32)
+    exponent = facts.get("training", {}).get("balance", 0.0)
+    if "balance" not in facts or not exponent:  # an earlier version saved this instead
+        return None
+    return np.asarray(facts["balance"], np.float32) ** np.float32(-1 / exponent)
 
 
 def check_replaced(path: Path, machine: bool = False) -> None:

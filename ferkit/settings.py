@@ -287,6 +287,12 @@ class VideoPredictor:
     test_time_augmentation: bool = setting(
         False, "average over six views of each face, enlarged, shrunk, mirrored; slower"
     )
+    balance: float = setting(
+        1.0,
+        "how far the expressions' frequencies in training are taken out of the answers; 1: as if all were equally "
+        "likely, 0: as in training",
+        range=Range(0, 2),
+    )
     show_confidence: bool = setting(True, "write the confidence beside the expression")
     camera_source: int = setting(0, "number of the camera")
     small_faces_in_video: bool = setting(

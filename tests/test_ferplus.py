@@ -27,9 +27,11 @@ from ferkit.errors import UserError
 from ferkit.learning.configuration import TrainingSettings
 from ferkit.learning.graph import TrainingGraph
 from ferkit.learning.training import batches
+from ferkit.recognition import Recognizer
 from ferkit.search.report import training_command
 from ferkit.search.state import search_settings
-from ferkit.settings import Hyperparams, Network
+from ferkit.settings import Hyperparams, Network, VideoPredictor
+from ferkit.vision.boxes import Box
 from model import ARCHITECTURES
 
 NO_FEATURES = ["--landmarks=no", "--hog=no", "--hog_windows=no"]
@@ -291,6 +293,36 @@ def test_balanced_model_weighs_its_answers_by_the_frequencies(voted, tmp_path, m
     facts = {**model.facts, "balance": [1.0, -1.0]}
     saved_model.save("bad.bin", content, facts)
     with pytest.raises(UserError, match="its balance is not a factor for each expression"):
+        saved_model.load("bad.bin")
+
+
+def test_photographs_are_answered_as_if_all_expressions_were_equally_likely(voted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--folder={voted}", "--model=slim", "--settings=ours", "--features=none", "--epochs=1"]
+    assert train.main(["--train=yes", "--labels=ferplus", "--logit_adjustment=0.25", "--balance=0.5", *flags]) == 0
+    dataset, model = open_dataset(voted).labelled("ferplus"), saved_model.load("best_model/saved_model.bin")
+    frequencies = dataset.load("Training", "none").targets.mean(axis=0)
+    np.testing.assert_allclose(model.facts["frequencies"], frequencies, rtol=1e-5)
+    faces = dataset.load("PrivateTest", "none").images[:9]
+    nothing = np.zeros((9, 0), np.float32)
+    even = model.predict(faces, nothing, balance=1.0)
+    model.balance, model.temperature, temperature = None, 1.0, model.temperature
+    shares = model.predict(faces, nothing)
+    expected = shares * frequencies**-0.75  # a quarter was taken out in training
+    np.testing.assert_allclose(even, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+    recognizer = Recognizer("best_model/saved_model.bin", VideoPredictor(balance=0.25))
+    face = recognizer.classify([Box(0, 0, 48, 48)], list(faces[:1]))[0]
+    np.testing.assert_allclose(list(face.probabilities.values()), shares[0], atol=1e-5)
+
+    old = {name: value for name, value in model.facts.items() if name != "frequencies"}  # as ferplus was saved
+    network = Path("best_model/saved_model.bin").read_bytes()
+    recovered = saved_model.SavedModel(network, old).frequencies
+    np.testing.assert_allclose(recovered / recovered.sum(), frequencies, rtol=1e-3)
+    del old["balance"]
+    unknown = saved_model.SavedModel(network, {**old, "temperature": temperature})
+    np.testing.assert_array_equal(unknown.predict(faces, nothing, balance=1.0), unknown.predict(faces, nothing))
+    saved_model.save("bad.bin", network, {**model.facts, "frequencies": [0.5]})
+    with pytest.raises(UserError, match="its frequencies are not a share for each expression"):
         saved_model.load("bad.bin")
 
 

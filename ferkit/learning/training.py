@@ -236,8 +236,9 @@ def save(
     from ferkit.learning.graph import inference_flatbuffer
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
+    facts["frequencies"] = frequencies.tolist()
     if run.training.balance:  # logit adjustment after the training (Menon et al., ICLR 2021)
-        facts["balance"] = (np.maximum(frequencies, 1e-6) ** -run.training.balance).tolist()
+        facts["balance"] = (np.maximum(frequencies, saved_model.LEAST_FREQUENCY) ** -run.training.balance).tolist()
     weights = str(checkpoints.weights(state, epoch))
     averaged = run.hyperparams.ema_decay > 0
     flatbuffer = inference_flatbuffer(weights, run.network, run.architecture, scaling, averaged)
