@@ -1,12 +1,16 @@
 """What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
 
+import http.client
+import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -157,3 +161,39 @@ def assert_one_line_error(run: subprocess.CompletedProcess[str], *fragments: str
     assert len(errors) == 1 and "Traceback" not in run.stderr, run.stderr
     for fragment in fragments:
         assert fragment in errors[0]
+
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+class Server:
+    """serve.py as a process of its own."""
+
+    def __init__(self, *flags: str):
+        command = [sys.executable, str(ROOT / "serve.py"), "--port=0", "--model_path=ferplus", *flags]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        line = self.process.stdout.readline()
+        self.address = re.search(r"http://\S+", line)[0]
+        self.host = urlsplit(self.address).netloc
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, timeout=60)
+
+    def post(self, content: bytes, **headers: str) -> tuple[int, dict]:
+        connection = self.connect()
+        try:
+            connection.request("POST", "/api/recognize", content, {**JPEG, **headers})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def memory(self) -> float:
+        """Resident memory in MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        error = self.process.communicate(timeout=30)[1]
+        return self.process.returncode, error

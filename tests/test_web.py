@@ -1,10 +1,8 @@
 """The HTTP API: what it answers, what it refuses, and what it stands."""
 
-import http.client
 import io
 import json
 import re
-import signal
 import socket
 import struct
 import subprocess
@@ -14,12 +12,10 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import JPEG, ROOT, Server, assert_one_line_error, run_script
 from openapi_spec_validator import validate
 from PIL import Image
 
@@ -37,7 +33,6 @@ from ferkit.web.sessions import Sessions
 
 PORTRAIT = ROOT / "docs" / "portrait.jpg"
 PICTURE = PORTRAIT.read_bytes()
-JPEG = {"Content-Type": "image/jpeg"}
 TOKEN = "a-token-for-the-tests"
 
 
@@ -341,39 +336,6 @@ def test_answers_are_as_described(client):
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
-
-
-class Server:
-    """serve.py as a process of its own."""
-
-    def __init__(self, *flags: str):
-        command = [sys.executable, str(ROOT / "serve.py"), "--port=0", "--model_path=ferplus", *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        line = self.process.stdout.readline()
-        self.address = re.search(r"http://\S+", line)[0]
-        self.host = urlsplit(self.address).netloc
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, timeout=60)
-
-    def post(self, content: bytes, **headers: str) -> tuple[int, dict]:
-        connection = self.connect()
-        try:
-            connection.request("POST", "/api/recognize", content, {**JPEG, **headers})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def memory(self) -> float:
-        """Resident memory in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-    def stop(self) -> tuple[int, str]:
-        self.process.send_signal(signal.SIGTERM)
-        error = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, error
 
 
 @pytest.fixture(scope="module")

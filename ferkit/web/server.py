@@ -5,6 +5,7 @@ with listening("127.0.0.1", 5000) as listener:
 """
 
 import ipaddress
+import logging
 import socket
 import time
 
@@ -61,6 +62,7 @@ def serve(app: Flask, listener: socket.socket) -> None:
         asyncore_use_poll=True,
     )
     server.channel_class = _Channel
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a request that waits for a thread is no news
     server.run()
 
 
