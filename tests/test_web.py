@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import JPEG, ROOT, Server, assert_one_line_error, run_script
+from conftest import JPEG, ROOT, Server, assert_one_line_error, load_script, run_script
 from openapi_spec_validator import validate
 from PIL import Image
 
@@ -250,6 +250,7 @@ def test_token_is_wanted_by_the_api_alone(models):
             assert_problem(response, 401, "Bearer TOKEN")
             assert response.headers["WWW-Authenticate"] == "Bearer"
         assert client.get("/api/models", headers=headers).status_code == 401
+        assert client.get("/api/nothing", headers=headers).status_code == 401
     assert recognize(client, Authorization=f"Bearer {TOKEN}").status_code == 200
     assert client.get("/").status_code == client.get("/api/health").status_code == 200
     assert client.get("/api/health").json == {"status": "ok", "token": True}
@@ -452,3 +453,15 @@ def test_documented_statuses_are_those_of_the_description(client):
         if status >= "400"
     }
     assert set(re.findall(r"^\| (4\d\d|5\d\d) \|", PAGE, re.MULTILINE)) == described | {"401"}
+
+
+def test_container_starts_the_server_with_what_it_was_given():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    entry = json.loads(re.search(r"^ENTRYPOINT (.+)$", dockerfile, re.MULTILINE)[1])
+    assert entry[:2] == ["python", "serve.py"] and load_script("serve.py").parser().parse_args(entry[2:])
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):
+        for name in line.split():
+            assert (ROOT / name).exists() and f"!{name.rstrip('/')}" in ignored
+    service = (ROOT / "compose.web.yaml").read_text()
+    assert "read_only: true" in service and "127.0.0.1" in service and "FERKIT_TOKEN:?" in service

@@ -70,7 +70,7 @@ def create_app(
     def check() -> None:
         check_host(flask.request, trusted_hosts)
         check_origin(flask.request)
-        if flask.request.endpoint in ("recognize", "start", "track", "end", "list_models"):
+        if flask.request.path.startswith("/api/") and flask.request.endpoint not in ("health", "describe"):
             check_token(flask.request, token)
 
     @app.after_request

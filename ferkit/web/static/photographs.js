@@ -6,6 +6,7 @@ import { csv, element, percent, save, saveCanvas } from "./dom.js";
 import { Gone, Refused, back, pause, request } from "./server.js";
 
 const MOST_BYTES = 16 * 2 ** 20; // that the server takes
+const LARGEST_COPY = 1600; // longer side of an annotated copy, in pixels
 const LONGEST = 6000; // side of a larger picture after it was scaled down, as the server would do it
 
 export function photographs(section, choice) {
@@ -99,6 +100,7 @@ class Card {
       const answer = await this.#ask(query, await this.#sent(bitmap));
       answer.image = this.file.name || "pasted";
       this.#show(answer, bitmap);
+      bitmap?.close();
       return answer;
     } catch (error) {
       this.picture.replaceChildren(element("p", {}, "No result"));
@@ -144,7 +146,7 @@ class Card {
   }
 
   #draw(bitmap, faces, scale) {
-    const shrunk = Math.min(1, 2400 / Math.max(bitmap.width, bitmap.height));
+    const shrunk = Math.min(1, LARGEST_COPY / Math.max(bitmap.width, bitmap.height));
     const size = { width: Math.round(bitmap.width * shrunk), height: Math.round(bitmap.height * shrunk) };
     const text = faces.map(({ expression }) => expression).join(", ") || "no face";
     const canvas = element("canvas", { ...size, role: "img", "aria-label": `${this.file.name}: ${text}` });

@@ -106,8 +106,7 @@ export function video(section, choice) {
   function forget(seconds) {
     rows = rows.filter((row) => row[0] < seconds);
     for (const [face, moments] of viewer.histories) {
-      const kept = moments.filter((moment, index) => moment.seconds < seconds || index === moments.length - 1);
-      const before = kept.filter((moment) => moment.seconds <= seconds);
+      const before = moments.filter((moment) => moment.seconds <= seconds);
       if (before.length) viewer.histories.set(face, before);
       else viewer.histories.delete(face);
     }
