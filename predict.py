@@ -6,7 +6,8 @@
     python predict.py --image photo.jpg --explain=explained/
     python predict.py --image holidays/ --log=faces.csv  # started again, it goes on where it was ended
 
-Exit status: 0 when a face was found, 1 when no face was found, 2 when a picture or the model cannot be read.
+Exit status: 0 when a face was found, 1 when no face was found, 2 when a picture or the model cannot be read;
+130 after Ctrl-C; 143 after SIGTERM.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from ferkit.errors import UserError
 from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override
 from ferkit.model_flags import add_model_flags, recognizer_of
-from ferkit.processes import command, complain
+from ferkit.processes import command, complain, ended_by_signals
 from ferkit.settings import check
 from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
     stems = explanation_stems(albums, paths, arguments.explain)
     finish = functools.partial(write_pictures, outputs, settings.show_confidence, stems, recognizer)
-    with contextlib.ExitStack() as stack:
+    with ended_by_signals(), contextlib.ExitStack() as stack:
         log = stack.enter_context(PictureLog(arguments.log, recognizer)) if arguments.log is not None else None
         left = paths if log is None else log.left(paths, outputs)
         found = log is not None and log.faces > 0

@@ -7,6 +7,7 @@
 Evidence is measured in logarithms of probabilities: how much the expression's exceeds the mean over all expressions.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -124,10 +125,15 @@ def split_at_pooling(network: bytes) -> tuple[bytes, np.ndarray, np.ndarray] | N
 
 def write_explanations(stem: Path, recognizer: Recognizer, faces: Sequence[Face], crops: Sequence[np.ndarray]) -> None:
     """Writes `<stem>_1.png`, a sheet about the first face, and `<stem>_1_crop.png`, what the network saw; and so on."""
-    explainer = Explainer(recognizer.model, recognizer.features_of)
+    explainer = _explainer_of(recognizer)
     for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1):
         write_image(f"{stem}_{number}_crop.png", crop)
         write_image(f"{stem}_{number}.png", sheet(explainer, face, crop))
+
+
+@functools.lru_cache(maxsize=1)
+def _explainer_of(recognizer: Recognizer) -> Explainer:
+    return Explainer(recognizer.model, recognizer.features_of)
 
 
 def sheet(explainer: Explainer, face: Face, crop: np.ndarray) -> np.ndarray:

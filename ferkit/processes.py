@@ -33,6 +33,7 @@ _FOR_RECOGNITION = {
 # The modules that requirements.txt adds.
 _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "sklearn", "tensorflow", "tflearn"}
 _AHEAD = 16  # items for each of several processes that are under way at a time
+_REQUESTS = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that ask a program to end: Ctrl-C, kill, a closed terminal
 _MOST_PROCESSES = 61  # the most that Windows can wait for
 
 
@@ -257,7 +258,7 @@ def ended_by_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ignores Ctrl-C, SIGTERM and SIGHUP while the code inside runs. It has to be short."""
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in _REQUESTS if hasattr(signal, name)]
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
@@ -282,26 +283,27 @@ def parallel(
     work: is given to each process once, by fork where the system can, so it may hold large things. prepare: is called
     once in each process before its first item. With one process, or one item, all is done in this process, without
     `prepare`. Only a few items for each process are under way at a time, so that memory does not grow with their
-    number. Raises KeyboardInterrupt after Ctrl-C, and UserError when a process was killed.
+    number. After Ctrl-C the items under way are finished, then KeyboardInterrupt is raised; likewise for the signals of
+    `ended_by_signals`. Raises UserError when a process was killed.
     """
     processes = min(processes, len(items), _MOST_PROCESSES)
     if processes <= 1:
         yield from map(work, items)
         return
     pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(work, prepare))
-    with _noted_interrupts() as interrupts, pool:
+    with _noted_signals() as noted, pool:
         waiting: deque[Future[Any]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(_work_on, item))
                 if len(waiting) == _AHEAD * processes:
                     yield waiting.popleft().result()
-                if interrupts:
-                    raise KeyboardInterrupt
+                for end in noted:
+                    end()
             while waiting:
                 yield waiting.popleft().result()
-                if interrupts:
-                    raise KeyboardInterrupt
+                for end in noted:
+                    end()
         except BrokenProcessPool as error:
             raise UserError("a process was ended from outside (out of memory?): try --processes=1") from error
         finally:
@@ -314,6 +316,9 @@ _work: Callable[[Any], Any] | None = None  # of `parallel`, in its processes
 def _begin(work: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
     global _work
     follow_parent()
+    for name in _REQUESTS[1:]:
+        if hasattr(signal, name) and callable(signal.getsignal(getattr(signal, name))):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)  # not the handler of the parent
     _work = work
     if prepare is not None:
         prepare()
@@ -325,17 +330,23 @@ def _work_on(item: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _noted_interrupts() -> Iterator[list[Any]]:
-    """Records Ctrl-C in a list. Otherwise a Ctrl-C during the start of processes could get lost or hang the pool."""
-    interrupts: list[Any] = []
-    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
-        yield interrupts
-        return
-    before = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
+def _noted_signals() -> Iterator[list[Callable[[], Any]]]:
+    """Ctrl-C and other requests to end that the program handles are put off, into a list of what they would do.
+
+    During the start of processes they could otherwise get lost or hang the pool.
+    """
+    noted: list[Callable[[], Any]] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # other threads receive no signals
+        numbers = [getattr(signal, name) for name in _REQUESTS if hasattr(signal, name)]
+        before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    for number, handler in before.items():
+        signal.signal(number, lambda *arguments, handler=handler: noted.append(lambda: handler(*arguments)))
     try:
-        yield interrupts
+        yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow_parent() -> None:

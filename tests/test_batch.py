@@ -129,13 +129,14 @@ def test_killed_process_is_said(recognizer, folder, monkeypatch):
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_interrupted_run_is_continued(folder, raw_model, tmp_path, number):
     album = tmp_path / "album"
-    for copy in range(10):
+    for copy in range(6):
         shutil.copytree(folder, album / f"{copy:02}", ignore=shutil.ignore_patterns("broken.png"))
     log = tmp_path / "faces.csv"
-    flags = [f"--image={album}", f"--model_path={raw_model}", f"--log={log}", "--processes=2"]
+    copies = tmp_path / "copies"
+    flags = [f"--image={album}", f"--model_path={raw_model}", f"--log={log}", "--processes=2", f"--output={copies}"]
     run = subprocess.Popen(
         command_line("predict.py", *flags), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -147,14 +148,18 @@ def test_interrupted_run_is_continued(folder, raw_model, tmp_path, number):
     if number == signal.SIGINT:
         os.killpg(run.pid, number)  # as a terminal sends it, to all processes
     else:
-        run.kill()
+        run.send_signal(number)
     _, errors = run.communicate(timeout=60)  # at its end when no process is left that holds stdout
-    assert "Traceback" not in errors and run.returncode == (130 if number == signal.SIGINT else -number)
+    status = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert "Traceback" not in errors and run.returncode == status, errors
+    if number != signal.SIGKILL:
+        assert not list(copies.rglob(".*")), "every copy is whole"
     before = log.read_bytes()
-    assert 0 < len(pictures_of(log)) < 10 * COUNT
+    assert 0 < len(pictures_of(log)) < 6 * COUNT
     assert predict.main(flags) == 0
     assert log.read_bytes().startswith(before)
     assert sorted(pictures_of(log)) == sorted(path.name for path in album.rglob("*.png"))
+    assert len([*copies.rglob("*/[!.]*.png")]) == 6 * COUNT
     finished = log.read_bytes()
     assert predict.main(flags) == 0 and log.read_bytes() == finished
 
