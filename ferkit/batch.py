@@ -26,7 +26,7 @@ from ferkit.errors import UserError
 from ferkit.files import lock
 from ferkit.interpreter import use_one_thread
 from ferkit.processes import parallel
-from ferkit.recognition import Face, Recognizer
+from ferkit.recognition import Face, Recognizer, as_row
 from ferkit.vision.pictures import read_image
 
 LOGS = (".csv", ".jsonl")
@@ -93,7 +93,7 @@ def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:
 
 def as_json(answer: Answer, **more: str) -> str:
     """A picture's faces as one line of JSON; a box is x, y, width, height in pixels."""
-    rows = [{**dataclasses.asdict(face), "box": list(face.box)} for face in answer.faces or []]
+    rows = [as_row(face) for face in answer.faces or []]
     return json.dumps({"image": answer.path, "seconds": round(answer.seconds, 4), "faces": rows, **more})
 
 

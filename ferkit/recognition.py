@@ -39,6 +39,11 @@ class Face:
         return cls(box, expression, probabilities[expression], probabilities)
 
 
+def as_row(face: Face) -> dict[str, Any]:
+    """A face for JSON: its box is x, y, width and height in pixels."""
+    return {**dataclasses.asdict(face), "box": list(face.box)}
+
+
 class Recognizer:
     """Recognizes faces in pictures with a saved model. Any number of threads and forked processes can share it.
 

@@ -3,7 +3,6 @@
 app = create_app(Models(Recognizer()))
 """
 
-import dataclasses
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ import numpy as np
 from werkzeug.exceptions import HTTPException
 
 from ferkit.errors import UserError
-from ferkit.recognition import Face, Recognizer
+from ferkit.recognition import Recognizer, as_row
 from ferkit.web import openapi, problems
 from ferkit.web.gate import Gate
 from ferkit.web.models import Models
@@ -183,11 +182,6 @@ def answer(name: str, image: np.ndarray, started: float, faces: list[dict[str, A
     """The answer to a picture: as of `predict.py --json`, and the size of the picture to which the boxes refer."""
     seconds = round(time.perf_counter() - started, 4)
     return {"image": name, "width": image.shape[1], "height": image.shape[0], "seconds": seconds, "faces": faces}
-
-
-def as_row(face: Face) -> dict[str, Any]:
-    """A face as `predict.py --json` has it; its box is x, y, width and height in pixels."""
-    return {**dataclasses.asdict(face), "box": list(face.box)}
 
 
 def warm_up(models: Models) -> threading.Thread:
