@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = Path(settings.training.save_model_path)
         model = saved_model.load(path)
         check_asked(path, model.facts["network"], arguments, "model", "features")
-        augmented = override(parameters.VIDEO_PREDICTOR, arguments).test_time_augmentation
-        evaluation.evaluate_and_write(model, dataset, path.parent, augmented)
+        evaluation.evaluate_and_write(model, dataset, path.parent, arguments.test_time_augmentation)
     return 0
 
 

@@ -35,7 +35,7 @@ Finish = Callable[[str, np.ndarray, list[Face], list[np.ndarray]], None]
 
 # Settings that change nothing of what is found in a picture.
 _ELSEWHERE = {
-    "emotions", "show_confidence", "camera_source", "small_faces_in_video", "smoothing", "lost_face", "every",
+    "show_confidence", "camera_source", "small_faces_in_video", "smoothing", "lost_face", "every",
     "empty_frames", "window", "show_chart", "show_frame_rate", "snapshot_folder",
 }  # fmt: skip
 
@@ -66,6 +66,8 @@ def answers(
     work = functools.partial(_answer, recognizer, finish)
     processes = min(processes, max(1, len(paths) // _FEWEST))
     if processes == 1:
+        if paths:
+            recognizer.warm_up()  # so that the first picture's seconds are those of recognition
         yield from map(work, paths)
         return
     threads = cv2.getNumThreads()

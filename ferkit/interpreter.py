@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from ferkit.processes import available_cores, quiet
 
-_most_threads = available_cores()  # for one network
+_most_threads = min(4, available_cores())  # for one network: ours are small, and more threads do not help
 
 
 def use_one_thread() -> None:
@@ -23,7 +23,7 @@ def use_one_thread() -> None:
 class SharedInterpreter:
     """Runs a LiteRT network. Calls from several threads wait for one another.
 
-    network: the flatbuffer. threads: number of threads for the network; all cores by default. Raises ValueError or
+    network: the flatbuffer. threads: number of threads for the network; by default at most four. Raises ValueError or
     RuntimeError when the flatbuffer is not a network that can be run.
     """
 

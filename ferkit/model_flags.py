@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferkit.constants import EMOTIONS, SHIPPED_MODELS
+from ferkit.constants import SHIPPED_MODELS
 from ferkit.flags import add_flags, local_path, override
 from ferkit.settings import DatasetPaths, Training, VideoPredictor
 
@@ -37,11 +37,4 @@ def recognizer_of(
     chosen = Path(given) if given is not None else model_to_use(path)
     if given is None and chosen != Path(path):
         print(f"note: no trained model at {path} yet: using the included model in pretrained/", file=sys.stderr)
-    recognizer = Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
-    if settings.emotions not in (EMOTIONS, recognizer.expressions):
-        print(
-            f"note: VIDEO_PREDICTOR.emotions is {', '.join(settings.emotions)}, but the model was trained on "
-            f"{', '.join(recognizer.expressions)}: the model's names are used",
-            file=sys.stderr,
-        )
-    return recognizer
+    return Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)

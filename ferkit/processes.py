@@ -27,7 +27,7 @@ from ferkit.errors import UserError, one_line, without_credentials
 
 # The modules of the packages in requirements-predict.txt, which are enough for recognition.
 _FOR_RECOGNITION = {
-    *("ai_edge_litert", "av", "cv2", "dlib", "imutils", "numpy", "PIL", "scipy", "tqdm"),
+    *("ai_edge_litert", "av", "cv2", "dlib", "imutils", "msgspec", "numpy", "PIL", "scipy", "tqdm"),
     *("flask", "waitress", "werkzeug"),
 }
 # The modules that requirements.txt adds.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ferkit import features, saved_model
-from ferkit.constants import IMAGE_SIZE, SHAPE_PREDICTOR
+from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR
 from ferkit.errors import UserError
 from ferkit.settings import Training, VideoPredictor, check
 from ferkit.vision.boxes import Box
@@ -67,6 +67,7 @@ class Recognizer:
         self.model = saved_model.load(self.model_path)
         self.settings = settings
         self.shape_predictor_path = shape_predictor_path
+        self.expressions = self._names()
         if features.provenance(self.model.features, shape_predictor_path) != self.model.feature_provenance:
             raise UserError(
                 f"{self.model_path} was trained on features computed otherwise (another landmark predictor?): "
@@ -77,10 +78,17 @@ class Recognizer:
         """Lets a recognizer be sent to another process, which loads the model again."""
         return Recognizer, (self.model_path, self.settings, self.shape_predictor_path)
 
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        """Names of the expressions, in the order of the model's probabilities."""
-        return self.model.expressions
+    def _names(self) -> tuple[str, ...]:
+        """Names of the expressions, in the order of the model's probabilities: the settings may rename them."""
+        own, wanted = self.model.expressions, self.settings.emotions
+        if wanted in (own, EMOTIONS):  # as they are; a model may have other expressions than FER2013
+            return own
+        if len({*wanted}) != len(own) or {*wanted} == {*own}:
+            raise UserError(
+                f"VIDEO_PREDICTOR.emotions has {', '.join(wanted)}, where {self.model_path} has {', '.join(own)}: "
+                "write a new name for each of these, in this order"
+            )
+        return wanted
 
     def recognize(self, image: np.ndarray) -> list[Face]:
         """The faces in a picture, left to right.

@@ -11,7 +11,6 @@ its own metadata in the same way. Any LiteRT tool can read the network, and any 
 import hashlib
 import io
 import json
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ferkit.constants import IMAGE_SIZE, SHIPPED_MODELS
 from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.interpreter import SharedInterpreter
+from ferkit.schemas import Facts, check_shape
 from ferkit.settings import upgraded
 from ferkit.transforms import average_over_views
 
@@ -52,13 +52,7 @@ class SavedModel:
         sizes = {details["name"]: int(details["shape"][-1]) for details in self._network.inputs}
         self._vector_size = sizes.get("features", 0)
         outputs = int(self._network.outputs[0]["shape"][-1])
-        if not all(0 < temperature < math.inf for temperature in (self.temperature, self.temperature_augmented)):
-            raise ValueError(f"its temperatures are {self.temperature} and {self.temperature_augmented}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"its label_smoothing is {self.smoothing}")
-        if self.balance is not None and (
-            self.balance.shape != (len(self.expressions),) or not ((self.balance > 0) & (self.balance < 1e7)).all()
-        ):
+        if self.balance is not None and self.balance.shape != (len(self.expressions),):
             raise ValueError("its balance is not a factor for each expression")
         if self.frequencies is not None and (
             self.frequencies.shape != (len(self.expressions),)
@@ -67,6 +61,9 @@ class SavedModel:
             raise ValueError("its frequencies are not a share for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
+        blank = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        if not np.isfinite(answer := self._run(blank, np.zeros((1, self._vector_size)))).all() or answer.ndim != 2:
+            raise ValueError("its network gives no probabilities")  # run once, as damage may show only then
 
     def predict(
         self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False, balance: float | None = None
@@ -181,7 +178,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     """The model saved at `path`. Raises UserError when the file is missing, damaged, or not a saved network.
 
     path: also a short name of a shipped model, such as "fer2013", unless there is a file of this name. threads: number
-    of threads for the network; all cores by default.
+    of threads for the network; at most four by default.
     """
     if str(path) in SHIPPED_MODELS and not Path(path).exists():
         path = shipped(str(path))
@@ -203,6 +200,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
             network = content[: appendix.getinfo(FACTS).header_offset]
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")
+        check_shape(facts, Facts)
         if hashlib.sha256(network).hexdigest() != facts["network_sha256"]:
             raise ValueError("its network is not the one that was saved")
         return SavedModel(network, facts, threads)

@@ -277,7 +277,9 @@ class Svm:
 class VideoPredictor:
     """How faces are found, cropped and named in photographs and video."""
 
-    emotions: tuple[str, ...] = setting(EMOTIONS, "names of the expressions, in the order of the labels of the dataset")
+    emotions: tuple[str, ...] = setting(
+        EMOTIONS, "names to show for the expressions, in the order of the model; FER2013's: the model's own"
+    )
     detector: str = setting("blazeface", "what finds the faces", choices=_detectors)
     detection_confidence: float = setting(
         0.6, "BlazeFace leaves out faces with a lower score", range=Range(0, 1, low_open=True, high_open=True)

@@ -138,7 +138,10 @@ def test_missing_split_is_named(tmp_path, drawn_csv):
         open_dataset(data).load("PublicTest", "none")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe\x00" * 999, b'{"format": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff\xfe\x00" * 999, b'{"format": 1}', b"[" * 100_000 + b"]" * 100_000],
+)
 def test_damaged_manifest_is_refused_by_name(folder, content):
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.json is damaged") as error:
@@ -154,6 +157,36 @@ def test_manifest_without_a_needed_fact_is_refused(folder, key):
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("splits", "Training", "count"), 400.0),
+        (("splits", "Training", "count"), True),
+        (("splits", "Training", "expressions"), ["Happy"]),
+        (("splits", "Training"), None),
+        (("expressions",), [1, 2, 3, 4, 5, 6, 7]),
+        (("expressions",), ["Sad"] * 7),
+        (("expressions",), "Sad, Happy"),
+        (("arrays",), {"landmarks": 1}),
+        (("feature_provenance",), {}),
+        (("source", "name"), ["fer2013.csv"]),
+        (("one_hot",), "yes"),
+    ],
+    ids=str,
+)
+def test_manifest_with_a_fact_of_another_kind_is_refused(drawn_dataset, tmp_path, place, value):
+    manifest = json.loads((drawn_dataset / "manifest.json").read_text())
+    *path, last = place
+    facts = manifest
+    for name in path:
+        facts = facts[name]
+    facts[last] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged") as error:
+        open_dataset(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_manifest_of_another_version_is_refused(folder):
@@ -175,8 +208,23 @@ def test_manifest_of_another_version_is_refused(folder):
         lambda path: np.save(path, np.load(path)[:-1]),
         lambda path: np.save(path, np.load(path)[:, :1]),
         lambda path: np.save(path, np.load(path).astype(object), allow_pickle=True),
+        lambda path: np.save(path, np.load(path).astype(complex)),
+        lambda path: np.save(path, np.load(path).astype(str)),
+        lambda path: np.save(path, np.load(path) > 0),
     ],
-    ids=["missing", "empty", "garbage", "a byte short", "header only", "a row short", "other shape", "pickled"],
+    ids=[
+        "missing",
+        "empty",
+        "garbage",
+        "a byte short",
+        "header only",
+        "a row short",
+        "other shape",
+        "pickled",
+        "complex",
+        "text",
+        "bool",
+    ],
 )
 def test_damaged_array_is_refused_by_name(drawn_dataset, tmp_path, name, damage):
     split = tmp_path / "data" / "PublicTest"
@@ -187,6 +235,17 @@ def test_damaged_array_is_refused_by_name(drawn_dataset, tmp_path, name, damage)
     with pytest.raises(UserError, match=rf"{name}\.npy .*convert again") as error:
         open_dataset(tmp_path / "data").load("PublicTest", "landmarks_hog_windows")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_feature_that_is_no_number_is_refused(drawn_dataset, tmp_path, value):
+    shutil.copytree(drawn_dataset / "PublicTest", tmp_path / "PublicTest")
+    shutil.copy(drawn_dataset / "manifest.json", tmp_path)
+    landmarks = np.load(tmp_path / "PublicTest" / "landmarks.npy")
+    landmarks[3, 4, 1] = value
+    np.save(tmp_path / "PublicTest" / "landmarks.npy", landmarks)
+    with pytest.raises(UserError, match=r"landmarks\.npy holds values that are no numbers: convert again"):
+        open_dataset(tmp_path).load("PublicTest", "landmarks")
 
 
 def test_pickled_objects_are_not_run(folder):

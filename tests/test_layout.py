@@ -24,7 +24,7 @@ FLOORS = (
     ("ferkit.constants", "ferkit.errors"),
     ("ferkit.processes", "ferkit.files", "ferkit.provenance", "ferkit.markdown", "ferkit.features", "ferkit.transforms",
      "ferkit.interpreter", "ferkit.vision"),
-    ("ferkit.settings", "ferkit.flags"),
+    ("ferkit.settings", "ferkit.flags", "ferkit.schemas"),
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
     ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation"),

@@ -351,12 +351,13 @@ def test_mixup_mixes_what_the_network_is_given_and_the_labels(slim):
     with graph.session(bfloat16=False) as session:
         learn(graph, session, (images, vectors, labels), steps=15)
         feed = {graph.images: images, graph.features: vectors, graph.labels: labels}
-        loss, part = session.run([graph.loss, share], feed)
+        loss, accuracy, part = session.run([graph.loss, graph.accuracy, share], feed)
         mixture = part * vectors + (1 - part) * vectors[::-1]
         logits = session.run(graph.logits, {graph.images: images, graph.features: mixture})
         plain = session.run(graph.logits, {graph.images: images, graph.features: vectors})
     targets = part * np.eye(3)[labels] + (1 - part) * np.eye(3)[labels[::-1]]
     assert 0.05 < part < 0.95
+    assert accuracy == pytest.approx(targets[np.arange(len(labels)), logits.argmax(axis=1)].mean(), rel=1e-5)
     assert loss == pytest.approx(cross_entropy(logits, targets), rel=1e-4)
     assert loss != pytest.approx(cross_entropy(plain, np.eye(3)[labels]), rel=1e-3)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import predict
 from ferkit import features, recognition, saved_model
+from ferkit.constants import EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.errors import UserError
@@ -318,10 +319,22 @@ def test_file_names_beyond_the_terminals_letters_are_no_obstacle(small_model, ph
 def test_names_come_from_the_model(small_model, photo, monkeypatch, capsys):
     assert main("--image", photo, "--model_path", small_model) == 0
     assert capsys.readouterr().err == "", "names that were not edited are no disagreement"
-    monkeypatch.setattr(predict, "VIDEO_PREDICTOR", replace(VIDEO_PREDICTOR, emotions=("Sad", "Happy")))
-    assert main("--image", photo, "--model_path", small_model) == 0
-    output = capsys.readouterr()
-    assert "the model's names are used" in output.err and "Prediction: " in output.out
+
+
+def test_names_that_were_edited_are_shown(small_model, photo, monkeypatch, capsys):
+    names = ("Wütend", "Ekel", "Angst", "Glücklich", "Traurig", "Erstaunt", "Neutral")
+    monkeypatch.setattr(predict, "VIDEO_PREDICTOR", replace(VIDEO_PREDICTOR, emotions=names))
+    assert main("--image", photo, "--model_path", small_model, "--json") == 0
+    faces = json.loads(capsys.readouterr().out)["faces"]
+    assert [face["expression"] for face in faces] == ["Glücklich", "Erstaunt"]
+    assert tuple(faces[0]["probabilities"]) == names
+
+
+@pytest.mark.parametrize("names", [("Sad", "Happy"), ("Sad",) * 7, EMOTIONS[::-1]])
+def test_names_that_fit_no_model_are_refused(small_model, photo, monkeypatch, capsys, names):
+    monkeypatch.setattr(predict, "VIDEO_PREDICTOR", replace(VIDEO_PREDICTOR, emotions=names))
+    assert main("--image", photo, "--model_path", small_model) == 2
+    assert "write a new name for each of these, in this order" in capsys.readouterr().err
 
 
 def test_prediction_imports_no_tensorflow(small_model, photo, tmp_path):

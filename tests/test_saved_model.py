@@ -46,6 +46,19 @@ def test_changed_weight_is_refused(path):
         saved_model.load(path)
 
 
+@pytest.mark.parametrize(("place", "value"), [(8151, 80), (7822, 71), (5470, 84)])
+def test_network_that_cannot_be_run_is_refused_while_it_is_loaded(path, place, value):
+    """Damage with a right hash, which LiteRT finds only when it runs the network."""
+    content = saved_model.shipped("ferplus").read_bytes()
+    with zipfile.ZipFile(saved_model.shipped("ferplus")) as archive:
+        facts = json.loads(archive.read("facts.json"))
+        network = bytearray(content[: archive.getinfo("facts.json").header_offset])
+    network[-place] = value
+    saved_model.save(path, bytes(network), facts)
+    with pytest.raises(UserError, match=f"{path} is not a whole saved model"):
+        saved_model.load(path)
+
+
 def test_facts_without_a_network_are_refused(path):
     saved_model.save(path, b"no network", {"expressions": ["Sad", "Happy"], "features": "none", "recipes": {}})
     with pytest.raises(UserError, match="not a whole saved model"):
@@ -96,7 +109,15 @@ def change_facts(path: Path, **changes: object) -> None:
         {"features": "smell"},
         *({"temperature": nonsense} for nonsense in (0, float("nan"), float("inf"), "hot")),
         {"temperature_augmented": -1},
+        {"temperature": 1e-300},
         {"label_smoothing": 1},
+        *({"expressions": names} for names in (None, [["Sad"]] * 7, ["Sad"] * 7, "SadSadS", {"Sad": 1})),
+        *({"feature_provenance": value} for value in (None, [], {"landmarks": None})),
+        *({"network": value} for value in (None, "B")),
+        {"dataset": []},
+        {"dataset": {"counts": {"Training": 400.0}}},
+        {"training": "ferplus"},
+        {"balance": [1, 1, 1, 1, 1, 1, "1"]},
     ],
     ids=str,
 )

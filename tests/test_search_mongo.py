@@ -21,6 +21,8 @@ from types import SimpleNamespace
 import pymongo
 import pytest
 from conftest import ROOT, command_line
+from pymongo.errors import ConfigurationError
+from pymongo.uri_parser import parse_uri
 from test_search import CHEAP, TINY, cheap, made, run_of, start, wait_until
 
 from ferkit.errors import UserError
@@ -194,6 +196,20 @@ def test_adapter_is_still_needed(server):
     for call in (lambda: jobs.reserve("me"), lambda: trials.new_trial_ids(1), lambda: trials._insert_trial_docs([{}])):
         with pytest.raises(TypeError, match="object is not callable"):
             call()
+
+
+def test_name_that_the_dns_does_not_know_is_no_invalid_address(monkeypatch):
+    def unknown(address: str) -> dict:
+        if address.startswith("mongodb+srv://"):
+            raise ConfigurationError("The DNS query name does not exist: _mongodb._tcp.none.example.")
+        return parse_uri(address)
+
+    monkeypatch.setattr(mongo, "parse_uri", unknown)
+    with pytest.raises(UserError, match=r"behind mongodb\+srv:// in --mongo is not found by the DNS") as error:
+        connect("mongodb+srv://user:secret@none.example/faces", {})
+    assert "secret" not in str(error.value)
+    with pytest.raises(UserError, match="--mongo has no valid address"):
+        connect("mongodb+srv://user:se/cret@none.example/faces", {})
 
 
 def test_adapter_suffices(server):

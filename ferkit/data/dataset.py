@@ -21,6 +21,7 @@ from ferkit.constants import IMAGE_SIZE
 from ferkit.data import ferplus
 from ferkit.errors import UserError, in_short
 from ferkit.files import recover_folder
+from ferkit.schemas import Manifest, check_shape
 from ferkit.settings import DatasetPaths, upgraded
 
 MANIFEST_FORMAT = 1  # written by the conversion, required for loading
@@ -109,7 +110,10 @@ class Dataset:
     def _votes(self) -> dict[str, np.ndarray]:
         """FER+'s votes (N, 10) of each split."""
         splits = self.manifest["splits"]
-        return {split: self._array(split, "votes", (splits[split]["count"], len(ferplus.COLUMNS))) for split in splits}
+        return {
+            split: self._array(split, "votes", (splits[split]["count"], len(ferplus.COLUMNS)), np.uint8)
+            for split in splits
+        }
 
     @functools.cached_property
     def _voted_rows(self) -> dict[str, np.ndarray]:
@@ -183,15 +187,17 @@ class Dataset:
         if split not in self.counts:
             raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
         count = self.manifest["splits"][split]["count"]
-        images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE))
+        images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         own = len(self.manifest["expressions"])
-        labels = self._array(split, "labels", (count, own) if self.manifest["one_hot"] else (count,))
+        shape, dtype = ((count, own), np.float32) if self.manifest["one_hot"] else ((count,), np.int64)
+        labels = self._array(split, "labels", shape, dtype)
         parts = {
-            name: self._array(split, name, (count, *part.shape)) for name, part in features.parts_of(feature).items()
+            name: self._array(split, name, (count, *part.shape), np.float32)
+            for name, part in features.parts_of(feature).items()
         }
         indices = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
-        if images.dtype != np.uint8 or not ((indices >= 0) & (indices < own)).all():
-            raise UserError(f"{self.folder / split} holds other images or labels than conversion writes: convert again")
+        if not ((indices >= 0) & (indices < own)).all():
+            raise UserError(f"{self.folder / split} holds other labels than conversion writes: convert again")
         whole = Split(images, features.join(parts, feature, count), indices)
         if self.label_source != "fer2013":
             whole = self._with_votes(whole, split)
@@ -216,14 +222,17 @@ class Dataset:
             targets = (1 - self.fer2013_share) * targets + self.fer2013_share * own
         return replace(faces, labels=labels, targets=targets).take(rows)
 
-    def _array(self, split: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _array(self, split: str, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         path = self.folder / split / f"{name}.npy"
         try:
             array = np.load(path, allow_pickle=False)
         except Exception as error:  # a damaged header can raise almost any error
             raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
-        if array.shape != shape:
-            raise UserError(f"{path} holds {array.shape}, its manifest says {shape}: convert again with '{CONVERT}'")
+        if array.shape != shape or array.dtype != dtype:
+            held, wanted = f"{array.shape} {array.dtype}", f"{shape} {np.dtype(dtype)}"
+            raise UserError(f"{path} holds {held}, where {wanted} belong: convert again with '{CONVERT}'")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{path} holds values that are no numbers: convert again with '{CONVERT}'")
         return array
 
 
@@ -231,7 +240,7 @@ def is_dataset(folder: Path) -> bool:
     """Whether a conversion made this folder."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and {"format", "expressions", "splits", "arrays"} <= manifest.keys()
 
@@ -244,18 +253,15 @@ def open_dataset(folder: str | Path) -> Dataset:
         manifest = upgraded(json.loads(path.read_text(encoding="utf-8")))
         if manifest["format"] != MANIFEST_FORMAT:
             raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
-        dataset = Dataset(Path(folder), manifest)
-        _ = dataset.fingerprint, dataset.counts, manifest["source"], manifest["one_hot"]
-        parts = [name for name in manifest["arrays"] if name in features.PARTS]
-        known = all(manifest["feature_provenance"][name] for name in parts)
-        if not isinstance(manifest["expressions"], list) or not known:
-            raise ValueError("expressions or provenance are not what conversion writes")
+        check_shape(manifest, Manifest)
+        if missing := ({*manifest["arrays"]} & {*features.PARTS}) - {*manifest["feature_provenance"]}:
+            raise ValueError(f"there is no provenance of {min(missing)}")
     except FileNotFoundError as error:
         raise UserError(
             f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"
         ) from error
-    return dataset
+    return Dataset(Path(folder), manifest)

@@ -40,7 +40,12 @@ class TrainingSettings(NamedTuple):
 
 def training_parser(parameters: Parameters, architectures: Mapping[str, Architecture]) -> argparse.ArgumentParser:
     """The command line of train.py."""
-    parser = Parser(description="Train a network on the converted dataset; evaluate the saved model.")
+    parser = Parser(
+        description="Train a network on the converted dataset; evaluate the saved model.",
+        epilog="Of a setting, the last of these applies: its value at the top of parameters.py, shown above as the "
+        "default; OWN_SETTINGS there, always for model C, for A and B with --settings=ours or taught; "
+        "TAUGHT_SETTINGS; the file of --hyperparams; the flag. A training begins by printing those that apply.",
+    )
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="continue from the last finished epoch")
@@ -52,7 +57,9 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
         names = [field.name for field in dataclasses.fields(settings)]
         add_flags(group, settings, *names, choices={"model": architectures})
     add_flags(parser.add_argument_group("dataset"), parameters.DATASET, "folder")
-    add_flags(parser.add_argument_group("evaluation"), parameters.VIDEO_PREDICTOR, "test_time_augmentation")
+    group = parser.add_argument_group("evaluation")
+    help = "average over six views of each face, enlarged, shrunk, mirrored; slower"
+    add_yes_no(group, "--test_time_augmentation", default=False, help=help)
     return parser
 
 
@@ -96,5 +103,10 @@ def own_settings(
         return {}
     if model not in parameters.OWN_SETTINGS:
         raise UserError(f"Model {model} has no settings of its own: add '{model}' to OWN_SETTINGS in parameters.py")
-    own = {f"OWN_SETTINGS of Model {model}": renamed(parameters.OWN_SETTINGS[model])}
-    return own | ({"TAUGHT_SETTINGS": renamed(parameters.TAUGHT_SETTINGS)} if whose == "taught" else {})
+    own = {f"OWN_SETTINGS of Model {model}": parameters.OWN_SETTINGS[model]}
+    if whose == "taught":
+        own["TAUGHT_SETTINGS"] = parameters.TAUGHT_SETTINGS
+    for source, values in own.items():
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+            raise UserError(f'{source} in parameters.py must look like {{"learning_rate": 0.01}}')
+    return {source: renamed(values) for source, values in own.items()}

@@ -60,8 +60,10 @@ class TrainingGraph:
                 targets = smoothed(self.labels, network.output_size, hyperparams.label_smoothing)
             if hyperparams.teacher_share:
                 targets = (1 - hyperparams.teacher_share) * targets + hyperparams.teacher_share * self.taught
+            labels = tf.one_hot(self.labels, network.output_size)
             if hyperparams.mixup:
-                faces, vectors, targets = mixed(hyperparams.mixup, seed, self.step, faces, vectors, targets)
+                batches = faces, vectors, targets, labels
+                faces, vectors, targets, labels = mixed(hyperparams.mixup, seed, self.step, *batches)
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)
             logits = build(faces, vectors, network, architecture, scaling, dropout)
             weights = network_variables()  # before the optimizer adds its own variables
@@ -70,7 +72,8 @@ class TrainingGraph:
                 logarithms = np.log(np.maximum(frequencies, 1e-6)).astype(np.float32)
                 learned = logits + hyperparams.logit_adjustment * logarithms
             self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=learned))
-            self.accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), self.labels), tf.float32))
+            hits = labels * tf.one_hot(tf.argmax(logits, 1), network.output_size)
+            self.accuracy = tf.reduce_mean(tf.reduce_sum(hits, 1))  # under mixup, of a label its share in the face
             objective = self.loss
             if hyperparams.weight_decay:
                 kernels = [weight for weight in tf.trainable_variables() if weight.shape.rank > 1]

@@ -21,6 +21,7 @@ from ferkit import saved_model
 from ferkit.data.dataset import Split
 from ferkit.errors import UserError
 from ferkit.files import check_writable, whole_file
+from ferkit.flags import shown
 from ferkit.learning import plots
 from ferkit.learning.augmentation import augment
 from ferkit.learning.calibration import best_temperature
@@ -109,6 +110,7 @@ def _train(
         faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
         labels = "" if run.dataset.label_source == "fer2013" else f", labels: {run.dataset.label_source}"
         print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
+        print(f"Settings: {settings_in_use(run)}")
         if validation is None:
             print("No PublicTest split to choose an epoch by: the last epoch is kept")
         try:
@@ -130,6 +132,15 @@ def _train(
         save(run, state, checkpoints, scaling, validation, frequencies)
     plots.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
     return state
+
+
+def settings_in_use(run: Run) -> str:
+    """The settings of a training that differ from the defaults, wherever they were set: `epochs=64, mixup=0.2`."""
+    groups = run.network, run.hyperparams, run.augmentation, run.training
+    values = [(field, getattr(group, field.name)) for group in groups for field in dataclasses.fields(group)]
+    return (
+        ", ".join(f"{field.name}={shown(value)}" for field, value in values if value != field.default) or "the defaults"
+    )
 
 
 def train_epoch(

@@ -125,6 +125,11 @@ def _parts(address: str) -> dict[str, Any]:
             raise ValueError("a password with a '/', of which PyMongo would take the beginning for host and port")
         return parse_uri(address)
     except Exception as error:
+        if address.lower().startswith("mongodb+srv://") and _is_valid("mongodb" + address[len("mongodb+srv") :]):
+            raise UserError(
+                "the name behind mongodb+srv:// in --mongo is not found by the DNS: check the name and the network, or "
+                "write mongodb://host:27017/database"
+            ) from error
         letters = f"@ : / ? must be written as %40 %3A %2F %3F, or given in {USER} and {PASSWORD}"
         complaint = f"it must look like mongodb://host:27017/database; in user and password, letters such as {letters}"
         if "?" in address and _is_valid(address.partition("?")[0]):

