@@ -4,7 +4,7 @@
 
 Every face of PublicTest is changed by one setting of the augmentation at a time, always by the same random numbers.
 Prints a table: accuracy and, in brackets, macro recall of each model. PublicTest is for choosing, so this table may
-choose between models.
+choose between models. They answer with VIDEO_PREDICTOR's balance in parameters.py, as on photographs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ferkit.learning.augmentation import augment
 from ferkit.markdown import table
 from ferkit.processes import command
 from ferkit.settings import Augmentation
-from parameters import DATASET, TRAINING
+from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
 SEED = 0
 CHANGES = {
@@ -46,18 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure models on faces that are harder than FER2013's.")
     add_flags(parser, DATASET, "folder")
     add_flags(parser, TRAINING, "labels")
+    add_flags(parser, VIDEO_PREDICTOR, "balance")
     parser.add_argument("--model_path", required=True, nargs="+", metavar="PATH", help="models of raw pixels")
     arguments = parser.parse_args(argv)
     models = [saved_model.load(path) for path in arguments.model_path]
     dataset = open_dataset(override(DATASET, arguments).folder).labelled(override(TRAINING, arguments).labels)
     public = dataset.load("PublicTest", "none")
+    balance = override(VIDEO_PREDICTOR, arguments).balance
     lines = []
     for name, change in CHANGES.items():
         faces, vectors = augment(public.images, public.features, "none", change, np.random.default_rng(SEED))
         cells = []
         for model in models:
             columns = [model.expressions.index(expression) for expression in dataset.expressions]
-            predictions = model.predict(faces, vectors)[:, columns].argmax(axis=1)
+            predictions = model.predict(faces, vectors, balance=balance)[:, columns].argmax(axis=1)
             recall = balanced_accuracy_score(public.labels, predictions)
             cells.append(f"{(predictions == public.labels).mean():.1%} ({recall:.1%})")
         lines.append([name, *cells])
