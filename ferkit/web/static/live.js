@@ -52,9 +52,11 @@ export function live(section, choice) {
     } catch (error) {
       if (number !== opening) return;
       close();
-      return tell(...(REASONS[error.name] ?? ["The camera cannot be used", error.message]));
+      tell(...(REASONS[error.name] ?? ["The camera cannot be used", error.message]));
+      return start.focus();
     }
     enable(true);
+    if (document.activeElement === document.body) hold.focus(); // the button that was pressed is gone
     viewer.tell("");
     run();
   }
@@ -124,5 +126,5 @@ export function live(section, choice) {
     viewer.start(() => performance.now() / 1000);
   }
 
-  return { restart, leave: () => { if (stream) close(); } };
+  return { restart, leave: close };
 }

@@ -29,7 +29,7 @@ export class Viewer {
     this.spoken = part(".spoken");
     this.bars = new Bars(part(".bars"));
     this.strips = new Strips(part(".history"));
-    this.frame = new OffscreenCanvas(1, 1); // the frame that is sent, and then that is drawn on
+    this.frame = element("canvas", { width: 1, height: 1 }); // the frame that was sent
     this.mirrored = false;
     this.run = 0; // its number: a run whose number has passed ends itself
     this.reset();
@@ -129,8 +129,8 @@ export class Viewer {
     const scale = Math.min(1, this.longest / Math.max(videoWidth, videoHeight));
     const size = [Math.round(videoWidth * scale), Math.round(videoHeight * scale)];
     if (this.frame.width !== size[0] || this.frame.height !== size[1]) [this.frame.width, this.frame.height] = size;
-    this.frame.getContext("2d").drawImage(this.video, 0, 0, ...size);
-    const picture = await this.frame.convertToBlob({ type: "image/jpeg", quality: QUALITY });
+    this.frame.getContext("2d", { willReadFrequently: true }).drawImage(this.video, 0, 0, ...size);
+    const picture = encoded(this.frame);
     if (!this.session) {
       const started = await request("POST", `/api/sessions?model=${encodeURIComponent(this.choice().name)}`);
       this.session = started.session;
@@ -263,4 +263,10 @@ export class Viewer {
     const scale = size[0] / this.frame.width;
     drawFaces(context, this.faces, { scale, unit, mirrored: this.mirrored, selected: this.selected });
   }
+}
+
+// The canvas as a JPEG. At once: the asynchronous ways wait until the browser is idle, which takes several times as long.
+function encoded(canvas) {
+  const letters = atob(canvas.toDataURL("image/jpeg", QUALITY).split(",")[1]);
+  return new Blob([Uint8Array.from(letters, (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
 }
