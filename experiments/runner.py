@@ -304,10 +304,16 @@ def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[R
     check_unchanged(experiment, results.read(experiment.table))
     failed: list[Row] = []
     with contextlib.ExitStack() as locks:
-        for place in (experiment.work / "run", experiment.table):
+
+        def alone(place: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             if not locks.enter_context(lock(place)):
                 raise UserError(f"another process works in {place.parent}: wait for it, or name another folder")
+
+        alone(experiment.work / "run")
+        experiment = beside_other_copies(experiment)
+        alone(experiment.table)
+        check_unchanged(experiment, results.read(experiment.table))
         for row in experiment.finished():
             tidy(row, experiment)  # a kill may have prevented it
         while missing := missing_rows(experiment, patterns, failed):
@@ -325,6 +331,27 @@ def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[R
     if not failed:
         print(f"Nothing is missing: {experiment.table} has all of {len(experiment.rows(patterns))} rows")
     return failed
+
+
+def beside_other_copies(experiment: Experiment) -> Experiment:
+    """The experiment; with results in a folder of their own if those there are of another copy of FER2013.
+
+    Copies differ by a few grey levels, or in the order of their rows, and their rows must not be mixed.
+    """
+    if not Path(experiment.input).exists():
+        return experiment  # `converted` reports it, if a row is missing
+    records = {(record["expressions"], record["labels"]): record for record in results.read(experiment.table)}
+    for row in experiment.rows():
+        record = records.get((row.columns["expressions"], row.labels))
+        if record is None:
+            continue
+        fingerprint = converted(row, experiment).fingerprint[:FINGERPRINT]
+        if record["dataset"] == fingerprint:
+            return experiment
+        copy = experiment.results / f"{Path(experiment.input).name.partition('.')[0]}_{fingerprint}"
+        print(f"{experiment.input} is another copy of FER2013 than that of {experiment.table}: its rows go to {copy}")
+        return replace(experiment, results=copy, page=None)
+    return experiment
 
 
 def missing_rows(experiment: Experiment, patterns: Sequence[str] | None, failed: Sequence[Row]) -> list[Row]:

@@ -54,10 +54,7 @@ class SavedModel:
         outputs = int(self._network.outputs[0]["shape"][-1])
         if self.balance is not None and self.balance.shape != (len(self.expressions),):
             raise ValueError("its balance is not a factor for each expression")
-        if self.frequencies is not None and (
-            self.frequencies.shape != (len(self.expressions),)
-            or not ((self.frequencies >= 0) & (self.frequencies <= 1)).all()
-        ):
+        if self.frequencies is not None and self.frequencies.shape != (len(self.expressions),):
             raise ValueError("its frequencies are not a share for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")

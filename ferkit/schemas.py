@@ -13,8 +13,18 @@ from typing_extensions import NotRequired, TypedDict
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Names = Annotated[list[Name], Meta(min_length=2, max_length=20)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 Temperature = Annotated[float, Meta(ge=0.01, le=100)]
+
+
+class TrainingFacts(TypedDict):
+    labels: NotRequired[str]
+    balance: NotRequired[Share]
+
+
+class HyperparamsFacts(TypedDict):
+    logit_adjustment: NotRequired[Annotated[float, Meta(ge=0, le=2)]]
 
 
 class DatasetFacts(TypedDict):
@@ -33,8 +43,10 @@ class Facts(TypedDict):
     temperature: NotRequired[Temperature]
     temperature_augmented: NotRequired[Temperature]
     balance: NotRequired[list[Annotated[float, Meta(gt=0, lt=1e7)]]]
+    frequencies: NotRequired[list[Share]]
     network: NotRequired[dict[str, Any]]
-    training: NotRequired[dict[str, Any]]
+    training: NotRequired[TrainingFacts]
+    hyperparams: NotRequired[HyperparamsFacts]
     dataset: NotRequired[DatasetFacts]
 
 

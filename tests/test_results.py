@@ -749,6 +749,26 @@ def test_rows_of_another_dataset_are_refused(drawn_dataset, tmp_path):
         runner.check_dataset(dataset, replace(CELLS[0], expressions=SEVEN), runs)
 
 
+def test_rows_of_another_copy_of_fer2013_stand_beside_ours(drawn_csv, five_faces, tmp_path, monkeypatch, capsys):
+    runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
+    put(runs.results, record(SVMS[0], dataset="of our copy"))
+    ours = runs.table.read_bytes()
+    fingerprint = open_dataset(five_faces).fingerprint[:12]
+    trained = []
+
+    def finish(row: Row, experiment: Experiment) -> Record:
+        trained.append(row)
+        put(experiment.results, record(row, dataset=fingerprint))
+        return read(experiment.table)[-1]
+
+    monkeypatch.setattr(runner, "finish", finish)
+    assert runner.run(runs) == [] and trained == [SVMS[0]]
+    copy = runs.results / f"fer2013_{fingerprint}"
+    assert [line["dataset"] for line in read(copy / "results.csv")] == [fingerprint] and runs.table.read_bytes() == ours
+    assert f"is another copy of FER2013 than that of {runs.table}: its rows go to {copy}" in capsys.readouterr().out
+    assert runner.run(runs) == [] and trained == [SVMS[0]], "a second run goes on there"
+
+
 def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, five_faces, tmp_path, monkeypatch):
     runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
     in_a_process = runner.in_a_process

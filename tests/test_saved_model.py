@@ -117,6 +117,8 @@ def change_facts(path: Path, **changes: object) -> None:
         {"dataset": []},
         {"dataset": {"counts": {"Training": 400.0}}},
         {"training": "ferplus"},
+        {"hyperparams": {"logit_adjustment": "1"}},
+        {"frequencies": [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 1.5]},
         {"balance": [1, 1, 1, 1, 1, 1, "1"]},
     ],
     ids=str,
