@@ -96,8 +96,11 @@ SVM = Svm(
 
 VIDEO_PREDICTOR = VideoPredictor(
     emotions=EMOTIONS,
-    detector="blazeface",  # or haar
+    detector="auto",  # or one of its parts, yunet, haar, none: see docs/predict.md
+    detector_model="",
     detection_confidence=0.6,
+    smallest_face=0,
+    most_faces=0,
     small_faces=True,
     margin=0.0,
     test_time_augmentation=False,

@@ -93,15 +93,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_model_flags(parser, DATASET, TRAINING)
     shown = ("window", "show_confidence", "show_chart", "show_frame_rate", "smoothing", "lost_face", "detector")
-    found = (
-        "detection_confidence",
-        "small_faces_in_video",
-        "margin",
-        "test_time_augmentation",
-        "balance",
-        "snapshot_folder",
-    )
+    found = ("detector_model", "detection_confidence", "small_faces_in_video", "smallest_face", "most_faces", "margin")
     add_flags(parser, VIDEO_PREDICTOR, "every", "empty_frames", *shown, *found)
+    add_flags(parser, VIDEO_PREDICTOR, "test_time_augmentation", "balance", "snapshot_folder")
     return parser
 
 

@@ -111,8 +111,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add_processes(parser)
     add_model_flags(parser, DATASET, TRAINING)
-    names = ("detector", "detection_confidence", "small_faces", "margin", "test_time_augmentation", "balance")
-    add_flags(parser, VIDEO_PREDICTOR, *names, "show_confidence")
+    found = ("detector", "detector_model", "detection_confidence", "small_faces", "smallest_face", "most_faces")
+    add_flags(parser, VIDEO_PREDICTOR, *found, "margin", "test_time_augmentation", "balance", "show_confidence")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How well and how fast each detector finds faces, and how FER2013's crops lie around what they find.
+"""How well and how fast each detector finds faces in made situations: small, tilted, poor pictures.
 
     python benchmarks/benchmark_detection.py --photos=FOLDER --fer2013=fer2013.csv
 
@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferkit.errors import UserError
 from ferkit.processes import command
-from ferkit.vision import blazeface
+from ferkit.vision import blazeface, libfacedetection
 from ferkit.vision import haar as haar_cascade
+from ferkit.vision.detection import find_faces
 from ferkit.vision.pictures import read_image
 
 Truth = tuple[float, float, float]  # a face's middle x, y and side, in pixels
@@ -77,7 +78,7 @@ def detectors() -> dict[str, Detector]:
     )
 
     def network(name: str) -> Detector:
-        return lambda image: blazeface.merge(*blazeface.run(name, image, 0.6))
+        return lambda image: blazeface.merge(blazeface.run(name, image, 0.6))
 
     def haar(name: str, scale: float, neighbours: int) -> Detector:
         cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_{name}.xml")
@@ -90,6 +91,9 @@ def detectors() -> dict[str, Detector]:
         return detect
 
     known: dict[str, Detector] = {
+        "auto, small_faces": lambda image: squares("auto", image, small_faces=True),
+        "auto": lambda image: squares("auto", image),
+        "libfacedetection": lambda image: libfacedetection.detect(image, 0.6),
         "blazeface (back)": lambda image: blazeface.detect(image, 0.6, small_faces=False),
         "blazeface, small_faces": lambda image: blazeface.detect(image, 0.6, small_faces=True),
         "blazeface front": network("front"),
@@ -100,6 +104,10 @@ def detectors() -> dict[str, Detector]:
         "haar default 1.3 5": haar("default", 1.3, 5),
     }
     return known | _dlib()
+
+
+def squares(detector: str, image: np.ndarray, **settings: bool) -> np.ndarray:
+    return np.reshape([face.box for face in find_faces(image, detector, **settings)], (-1, 4))
 
 
 def _dlib() -> dict[str, Detector]:
@@ -222,36 +230,13 @@ def measure(detect: Detector, tests: list[tuple[str, float, list]], frames: dict
     }
 
 
-def crop_geometry(detect: Detector, stack: np.ndarray) -> str:
-    """Where FER2013's crops lie relative to the boxes that the detector finds: medians and quartiles, in box sides.
-
-    Detectors also use the surroundings of a face. Each crop is therefore put into a wider picture in two ways: with its
-    border repeated, and on flat grey.
-    """
-    side, border = 160, 96
-    rows = []
-    for mode in (cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT):
-        for face in stack:
-            enlarged = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
-            around = cv2.copyMakeBorder(enlarged, *[border] * 4, mode, value=int(face.mean()))
-            boxes = np.asarray(detect(cv2.cvtColor(around, cv2.COLOR_GRAY2BGR)), np.float64).reshape(-1, 4)
-            middle = border + side / 2
-            for x, y, width, height in boxes[found(boxes, (middle, middle, side))][:1]:
-                rows.append((side / width, (middle - x - width / 2) / width, (middle - y - height / 2) / height))
-    low, median, high = np.percentile(rows, (25, 50, 75), axis=0)
-    texts = [
-        f"{name} {median[i]:+.3f} ({low[i]:+.3f} to {high[i]:+.3f})" for i, name in enumerate(("side", "right", "down"))
-    ]
-    return f"{', '.join(texts)}, found {len(rows) / (2 * len(stack)):.0%}"
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Prints both tables."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--fer2013", type=Path, required=True, metavar="CSV")
-    parser.add_argument("--faces", type=int, default=300, metavar="N", help="FER2013 faces for the crop geometry")
+    parser.add_argument("--faces", type=int, default=300, metavar="N", help="drawn from FER2013")
     arguments = parser.parse_args(argv)
 
     faceless = faceless_pictures()
@@ -274,11 +259,6 @@ def main(argv: list[str] | None = None) -> int:
             for name, value in row.items()
         ]
         print(f"{name:28}", *texts, flush=True)
-
-    print("\nFER2013's crop around the box, in box sides: its side, and its middle to the right and down of the box's")
-    for name in ("blazeface (back)", "haar", "haar default 1.1 5", "dlib"):
-        if name in known:
-            print(f"{name:28}", crop_geometry(known[name], stack))
     return 0
 
 

@@ -83,8 +83,8 @@ def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:
     try:
         image = read_image(path)
         started = time.perf_counter()
-        boxes, crops = recognizer.cut(image)
-        faces = recognizer.classify(boxes, crops)
+        found, crops = recognizer.cut(image)
+        faces = recognizer.classify(found, crops)
         seconds = time.perf_counter() - started
         if finish is not None:
             finish(path, image, faces, crops)
@@ -122,7 +122,7 @@ class PictureLog:
         self._done: set[str] = set()  # real paths of its pictures
         self._made_with = made_with(recognizer)
         self._json = self.path.suffix.lower() == ".jsonl"
-        face = ("face", "x", "y", "width", "height", "expression", "confidence", *recognizer.expressions)
+        face = ("face", "x", "y", "width", "height", "expression", "confidence", "score", *recognizer.expressions)
         self._columns = ("image", "faces", *face, "made_with")
         self._resources = contextlib.ExitStack()
         self._file: FileIO
@@ -229,7 +229,8 @@ class PictureLog:
 
 def _cells(face: Face) -> list[object]:
     """A face as the columns from x to the last expression."""
-    return [*face.box, face.expression, *(round(p, 4) for p in (face.confidence, *face.probabilities.values()))]
+    numbers = (face.confidence, face.score, *face.probabilities.values())
+    return [*face.box, face.expression, *(round(number, 4) for number in numbers)]
 
 
 def _csv_line(row: Sequence[object]) -> bytes:

@@ -19,8 +19,10 @@ from ferkit.errors import UserError
 from ferkit.settings import Training, VideoPredictor, check
 from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
-from ferkit.vision.detection import find_faces
+from ferkit.vision.detection import Found, find_faces
 from ferkit.vision.pictures import as_bgr, grey
+
+_WHOLE = Found(Box(0, 0, IMAGE_SIZE, IMAGE_SIZE), 1.0, 0.0)  # a picture of a face alone, as FER2013's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Face:
     expression: str
     confidence: float  # probability of `expression`
     probabilities: dict[str, float]  # of every expression
+    score: float = 1.0  # how sure the detector is, from 0 to 1; 1 for a picture that was taken as a face
+    tilt: float = 0.0  # degrees by which the face is turned clockwise, if the detector tells
 
     @classmethod
-    def of(cls, box: Box, probabilities: dict[str, float]) -> "Face":
+    def of(cls, box: Box, probabilities: dict[str, float], score: float = 1.0, tilt: float = 0.0) -> "Face":
         """A face whose expression is the most probable one."""
         expression = max(probabilities, key=probabilities.__getitem__)
-        return cls(box, expression, probabilities[expression], probabilities)
+        return cls(box, expression, probabilities[expression], probabilities, score, tilt)
 
 
 def as_row(face: Face) -> dict[str, Any]:
@@ -90,37 +94,48 @@ class Recognizer:
             )
         return wanted
 
-    def recognize(self, image: np.ndarray) -> list[Face]:
+    def recognize(self, image: np.ndarray, known: Sequence[Box] = ()) -> list[Face]:
         """The faces in a picture, left to right.
 
         image: BGR (H, W, 3) uint8, or another form that `as_bgr` accepts: grey, BGRA, uint16, floats from 0 to 1. A
-        picture of 48×48 pixels counts as one face. Raises ValueError for anything else.
+        picture of 48×48 pixels counts as one face. known: in video, the boxes of the faces of the frame before, which
+        need no second look. Raises ValueError for anything else.
         """
-        return self.classify(*self.cut(image))
+        return self.classify(*self.cut(image, known))
 
-    def cut(self, image: np.ndarray) -> tuple[list[Box], list[np.ndarray]]:
-        """The boxes of the faces in a picture, left to right, and the crops (48, 48) uint8 that the network sees."""
+    def cut(self, image: np.ndarray, known: Sequence[Box] = ()) -> tuple[list[Found], list[np.ndarray]]:
+        """The faces found in a picture, left to right, and the crops (48, 48) uint8 that the network sees."""
         image = as_bgr(image)
         if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-            return [Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [grey(image)]
-        boxes = self.find(image)
-        return boxes, [crop_face(image, box, self.settings.margin) for box in boxes]
+            return [_WHOLE], [grey(image)]
+        found = self.find(image, known)
+        return found, [crop_face(image, face.box, self.settings.margin, face.tilt) for face in found]
 
-    def find(self, image: np.ndarray) -> list[Box]:
-        """The boxes of the faces in a BGR picture, left to right."""
+    def find(self, image: np.ndarray, known: Sequence[Box] = ()) -> list[Found]:
+        """The faces in a BGR picture, left to right, without their expressions. known: see `recognize`."""
         settings = self.settings
-        return find_faces(image, settings.detector, settings.detection_confidence, settings.small_faces)
+        faces = find_faces(
+            image,
+            settings.detector,
+            settings.detection_confidence,
+            settings.small_faces,
+            known,
+            settings.detector_model,
+        )
+        faces = [face for face in faces if face.box.width >= settings.smallest_face]
+        largest = sorted(faces, key=lambda face: face.box.width, reverse=True)
+        return sorted(largest[: settings.most_faces or None])
 
-    def classify(self, boxes: Sequence[Box], crops: Sequence[np.ndarray]) -> list[Face]:
-        """The faces with their expressions, in one run of the network. crops: (48, 48) uint8, one for each box."""
+    def classify(self, found: Sequence[Found], crops: Sequence[np.ndarray]) -> list[Face]:
+        """The faces with their expressions, in one run of the network. crops: (48, 48) uint8, one for each face."""
         if not crops:
             return []
         faces = np.stack(crops)
         vectors = self.features_of(faces)
         rows = self.model.predict(faces, vectors, self.settings.test_time_augmentation, self.settings.balance)
         return [
-            Face.of(box, dict(zip(self.expressions, map(float, row), strict=True)))
-            for box, row in zip(boxes, rows, strict=True)
+            Face.of(face.box, dict(zip(self.expressions, map(float, row), strict=True)), face.score, face.tilt)
+            for face, row in zip(found, rows, strict=True)
         ]
 
     def features_of(self, faces: np.ndarray) -> np.ndarray:
@@ -137,7 +152,7 @@ class Recognizer:
     def warm_up(self) -> None:
         """Loads all that is loaded on first use, so that the first picture takes no longer than the others."""
         self.find(np.zeros((480, 640, 3), np.uint8))
-        self.classify([Box(0, 0, IMAGE_SIZE, IMAGE_SIZE)], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
+        self.classify([_WHOLE], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
 
 
 def model_to_use(trained: str | Path | None = None) -> Path:

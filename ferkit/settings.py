@@ -280,11 +280,16 @@ class VideoPredictor:
     emotions: tuple[str, ...] = setting(
         EMOTIONS, "names to show for the expressions, in the order of the model; FER2013's: the model's own"
     )
-    detector: str = setting("blazeface", "what finds the faces", choices=_detectors)
+    detector: str = setting("auto", "what finds the faces; none: the whole picture is a face", choices=_detectors)
+    detector_model: str = setting("", "the file of YuNet's network, for the detector yunet")
     detection_confidence: float = setting(
-        0.6, "BlazeFace leaves out faces with a lower score", range=Range(0, 1, low_open=True, high_open=True)
+        0.6, "leave out faces with a lower score", range=Range(0, 1, low_open=True, high_open=True)
     )
-    small_faces: bool = setting(True, "in pictures, also find faces of 2% to 4% of the longer side; slower")
+    smallest_face: int = setting(0, "leave out faces that are narrower, in pixels", range=at_least(0))
+    most_faces: int = setting(0, "recognize only the largest faces, at most this many; 0: all", range=at_least(0))
+    small_faces: bool = setting(
+        True, "in pictures, also find small and covered faces, from 2% of the longer side; slower"
+    )
     margin: float = setting(0.0, "enlarge the crop around a face by this share of its side", range=Range(0, 2))
     test_time_augmentation: bool = setting(
         False, "average over six views of each face, enlarged, shrunk, mirrored; slower"
@@ -298,7 +303,7 @@ class VideoPredictor:
     show_confidence: bool = setting(True, "write the confidence beside the expression")
     camera_source: int = setting(0, "number of the camera")
     small_faces_in_video: bool = setting(
-        False, "in video, also find faces of 2% to 4% of the longer side; about six times slower"
+        False, "in video, also find small and covered faces, from 2% of the longer side; several times slower"
     )
     smoothing: float = setting(
         0.5,

@@ -96,7 +96,10 @@ def test_log_and_standard_output_say_the_same(folder, raw_model, tmp_path, capsy
             assert (row["image"], row["face"], row["made_with"]) == (entry["image"], str(number), line["made_with"])
             assert [int(row[name]) for name in ("x", "y", "width", "height")] == face["box"]
             assert row["expression"] == face["expression"]
-            for name, probability in {**face["probabilities"], "confidence": face["confidence"]}.items():
+            for name, probability in {
+                **face["probabilities"],
+                **{key: face[key] for key in ("confidence", "score")},
+            }.items():
                 assert float(row[name]) == pytest.approx(probability, abs=6e-5)
         if not entry["faces"]:
             assert next(rows)["expression"] == ""

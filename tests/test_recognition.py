@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -48,7 +49,7 @@ def test_a_portrait_is_recognized_with_the_shipped_model(recognizer, portrait):
     assert face.probabilities[face.expression] == face.confidence and sum(face.probabilities.values()) == pytest.approx(
         1
     )
-    assert 150 < face.box.x < 250 and 100 < face.box.width < 200
+    assert 150 < face.box.x < 250 and 90 < face.box.width < 200 and face.score > 0.9
 
 
 @pytest.mark.parametrize(
@@ -105,13 +106,37 @@ def test_anything_else_is_a_clear_error(recognizer, image, complaint):
 def test_settings_outside_their_range_are_refused():
     with pytest.raises(UserError, match="margin is 3: it must be from 0 to 2"):
         Recognizer(settings=VideoPredictor(margin=3))
-    with pytest.raises(UserError, match="detector is eyes: it must be one of blazeface, haar"):
+    with pytest.raises(UserError, match="detector is eyes: it must be one of auto, blazeface"):
         Recognizer(settings=VideoPredictor(detector="eyes"))
     for values, complaint in (({"margin": "x"}, "a number"), ({"small_faces": "no"}, "true or false")):
         with pytest.raises(UserError, match=f"it must be {complaint}"):
             Recognizer(settings=VideoPredictor(**values))
     with pytest.raises(UserError, match="no trained model at nowhere.bin"):
         Recognizer("nowhere.bin")
+
+
+def test_the_largest_faces_are_chosen(recognizer):
+    people = draw_photo((HAPPY, SURPRISE), np.random.default_rng(4))[0]
+    small = cv2.resize(people, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    both = cv2.copyMakeBorder(small, 0, len(people) - len(small), 0, 0, cv2.BORDER_REPLICATE)
+    picture = np.hstack([people, both])
+    widths = [face.box.width for face in recognizer.recognize(picture)]
+    assert len(widths) == 4
+    chosen = {"most_faces": 3}, {"smallest_face": min(widths[:2])}, {"smallest_face": 5, "most_faces": 9}
+    for settings, expected in zip(chosen, (3, 2, 4), strict=True):
+        faces = Recognizer(recognizer.model_path, VideoPredictor(**settings)).recognize(picture)
+        assert len(faces) == expected and sorted(faces, key=lambda face: face.box) == faces
+        assert [face.box.width for face in faces[:2]] == widths[:2], "the large ones are on the left"
+
+
+def test_a_turned_portrait_shows_what_the_upright_one_shows(recognizer):
+    portrait = cv2.imread(str(ROOT / "docs" / "portrait.jpg"))
+    (upright,) = recognizer.recognize(portrait)
+    for degrees in (-60, 45):
+        middle = (portrait.shape[1] / 2, portrait.shape[0] / 2)
+        turn = cv2.getRotationMatrix2D(middle, -degrees, 0.7)
+        (face,) = recognizer.recognize(cv2.warpAffine(portrait, turn, portrait.shape[1::-1]))
+        assert face.expression == upright.expression and face.tilt == pytest.approx(degrees, abs=10)
 
 
 def test_names_of_the_package_are_found_and_others_are_not():
@@ -137,7 +162,7 @@ def in_threads(work: Callable[[int], object], threads: int, calls: int) -> list[
         return list(pool.map(one, range(calls)))
 
 
-@pytest.mark.parametrize("detector", ["blazeface", "haar"])
+@pytest.mark.parametrize("detector", ["auto", "haar"])
 def test_one_recognizer_serves_many_threads(recognizer, small_model, detector):
     """Batches of different sizes too, for which memory is laid out anew."""
     for model in (None, small_model):  # raw pixels; landmarks

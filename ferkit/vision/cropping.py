@@ -1,4 +1,4 @@
-"""The 48×48 grey face inside a box."""
+"""The 48×48 grey face inside a box: level, and with enough contrast."""
 
 import cv2
 import numpy as np
@@ -7,26 +7,59 @@ from ferkit.constants import IMAGE_SIZE
 from ferkit.vision.boxes import Box, touches
 from ferkit.vision.pictures import grey
 
+LEVELLED_FROM = 15.0  # degrees of tilt from which a face is turned upright
+_LOW_CONTRAST = 100  # grey levels between the darkest and the brightest parts of a face that is to be stretched
+_PARTS = (2, 98)  # percentiles of the grey levels that count as these parts
+_STRETCHED = (20, 220)  # grey levels that they become: about those of FER2013's faces
 
-def crop_face(image: np.ndarray, box: Box, margin: float = 0.0) -> np.ndarray:
+
+def crop_face(image: np.ndarray, box: Box, margin: float = 0.0, tilt: float = 0.0) -> np.ndarray:
     """The square around the box's centre, scaled to a 48×48 grey uint8 face.
 
-    Its side is the longer side of the box times (1 + margin). Outside the image, the border pixels are repeated. A
-    48×48 box without margin gives the image's grey values unchanged. Raises ValueError when the square lies wholly
-    outside the image.
+    Its side is the longer side of the box times (1 + margin). Outside the image, the border pixels are repeated. tilt:
+    degrees by which the face is turned clockwise; from 15 on, the square is turned with it. If the face has low
+    contrast, as in the dark, its grey levels are stretched. A 48×48 box without margin and tilt gives the image's grey
+    values otherwise unchanged. Raises ValueError when the square lies wholly outside the image.
     """
     side = max(1, round(max(box.width, box.height) * (1 + margin)))
     left = round(box.x + (box.width - side) / 2)
     top = round(box.y + (box.height - side) / 2)
     height, width = image.shape[:2]
-    right, bottom = left + side, top + side
     if not touches(Box(left, top, side, side), image):
         raise ValueError(f"{box} lies outside the {width}×{height} image")
-    face = grey(image[max(0, top) : bottom, max(0, left) : right])
-    over = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
-    if any(over):
-        face = cv2.copyMakeBorder(face, *over, cv2.BORDER_REPLICATE)
+    if abs(tilt) < LEVELLED_FROM:
+        face = grey(cut(image, left, top, side))
+    else:
+        around = side // 4 + 1  # a square of √2 sides holds the turned one
+        face = grey(cut(image, left - around, top - around, side + 2 * around))
+        face = level(face, tilt)[around : around + side, around : around + side]
+    face = stretched(face)
     if side == IMAGE_SIZE:
         return face.copy()
     interpolation = cv2.INTER_AREA if side > IMAGE_SIZE else cv2.INTER_CUBIC
     return cv2.resize(face, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
+
+
+def cut(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """A square of an image, which it must touch. Outside the image, the border pixels are repeated."""
+    height, width = image.shape[:2]
+    right, bottom = left + side, top + side
+    part = image[max(0, top) : bottom, max(0, left) : right]
+    over = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
+    return cv2.copyMakeBorder(part, *over, cv2.BORDER_REPLICATE) if any(over) else part
+
+
+def level(square: np.ndarray, tilt: float) -> np.ndarray:
+    """The square turned about its centre, so that a face that is turned by `tilt` degrees clockwise is upright."""
+    middle = (len(square) - 1) / 2
+    turn = cv2.getRotationMatrix2D((middle, middle), tilt, 1.0)
+    return cv2.warpAffine(square, turn, square.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def stretched(face: np.ndarray) -> np.ndarray:
+    """A grey face with the contrast of FER2013's faces, if its own is low; else the face itself."""
+    darkest, brightest = np.percentile(face, _PARTS)
+    if not 0 < brightest - darkest < _LOW_CONTRAST:
+        return face
+    gain = (_STRETCHED[1] - _STRETCHED[0]) / (brightest - darkest)
+    return np.clip(np.rint((face - darkest) * gain + _STRETCHED[0]), 0, 255).astype(np.uint8)

@@ -41,6 +41,8 @@ _FACE = {
         },
         "expression": _EXPRESSION,
         "confidence": {"type": "number", "description": "probability of the expression, from 0 to 1"},
+        "score": {"type": "number", "description": "how sure the detector is that this is a face, from 0 to 1"},
+        "tilt": {"type": "number", "description": "degrees by which the face is turned clockwise"},
         "probabilities": {
             "type": "object",
             "description": "the probability of every expression",

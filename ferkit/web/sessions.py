@@ -50,7 +50,7 @@ class Session:
                 self._tracker = Tracker(self._tracker.smoothing, self._tracker.lost_face)
                 self._tracker.count = count
             frame = Frame(self._frames, seconds, image, now)
-            tracked = self._tracker.update(frame, self.recognizer.recognize(image))
+            tracked = self._tracker.update(frame, self.recognizer.recognize(image, self._tracker.expected(frame)))
             self._frames, self._latest = self._frames + 1, seconds
             return tracked
         finally:
