@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ferkit.search.mongo import DONE, NEW, Server, connect, finished_trials
+from ferkit.search.mongo import DONE, NEW, Server, connect, kept
 from parameters import DATASET
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +71,7 @@ def trials_per_minute(address: str, workers: int, arguments: argparse.Namespace)
         seconds = watch(server, name, arguments.trials, driver)
         for process in (driver, *crew):
             process.wait()
-    trials = finished_trials(server, name)
+    trials = kept(server, name)[1]
     assert len({trial.worker for trial in trials}) == workers, "a worker had nothing to do: take more trials"
     return 60 * len(trials) / seconds
 

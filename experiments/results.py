@@ -16,7 +16,7 @@ from typing import Any
 
 from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
-from ferkit.files import whole_file
+from ferkit.files import open_file, read_text, whole_file
 from ferkit.settings import SOURCES_OF_SETTINGS, upgraded
 
 FIVE = (0, 3, 4, 5, 6)  # without Disgust and Fear, as for most published figures
@@ -95,7 +95,7 @@ def read(path: Path) -> list[Record]:
         return []
     records, names = [], []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             lines = csv.DictReader(file)
             if tuple(lines.fieldnames or ()) != COLUMNS:
                 raise UserError(f"{path} has other columns than results have: move it away, or name another --results")
@@ -199,7 +199,7 @@ def detail(folder: Path, record: Record) -> dict:
     """The detail file of a row: its settings, metrics and history. Raises UserError if it is missing or damaged."""
     path = detail_path(folder, Row.of(record))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         content["settings"] = upgraded(content["settings"])
         whole = content["record"] == record and all(isinstance(part, dict) for part in content["settings"].values())
         _ = [(row["epoch"], row["accuracy"], row["validation_accuracy"]) for row in content["history"]]
@@ -207,7 +207,7 @@ def detail(folder: Path, record: Record) -> dict:
             _ = content["metrics"]["splits"]["PrivateTest"]["confusion_matrix"]
         if not whole:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is missing, damaged, or not of its line in results.csv: delete the line and run the row again"
         ) from error

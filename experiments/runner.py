@@ -36,7 +36,7 @@ from ferkit.data import fer2013, ferplus
 from ferkit.data.dataset import Dataset, open_dataset
 from ferkit.data.drawn_faces import write_csv
 from ferkit.errors import UserError
-from ferkit.files import lock, whole_file
+from ferkit.files import lock, read_text, real_path, whole_file
 from ferkit.learning.configuration import TrainingSettings, training_parser, training_settings
 from ferkit.learning.distillation import Teacher
 from ferkit.learning.evaluation import EVALUATED, Classifier
@@ -165,7 +165,7 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
     experiment = quick_experiment(quick) if arguments.quick else Experiment(parameters.DATASET.input)
     kinds: dict[str, type] = {"input": str, "ferplus": str, "work": Path, "results": Path}
     given = {name: kind(getattr(arguments, name)) for name, kind in kinds.items() if getattr(arguments, name)}
-    real = given.get("results", experiment.results).resolve() == Experiment.results.resolve()
+    real = real_path(given.get("results", experiment.results)) == real_path(Experiment.results)
     if arguments.quick and real:
         raise UserError(f"--quick tries things out: give it another --results than {Experiment.results}")
     if not real:
@@ -590,4 +590,4 @@ def measured_with_augmentation(metrics: dict | None) -> Record:
 
 def read_json(path: Path) -> Any:
     """The content of the file; None if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return json.loads(read_text(path)) if path.exists() else None

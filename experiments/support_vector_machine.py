@@ -9,6 +9,7 @@ contains arrays and facts, never a pickle, so that a file from somebody else can
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from ferkit import features
 from ferkit.data.dataset import Dataset, Split
 from ferkit.errors import UserError
 from ferkit.features.landmarks import LANDMARKS
-from ferkit.files import check_writable, whole_file
+from ferkit.files import check_writable, read_bytes, whole_file
 from ferkit.learning.calibration import best_temperature
 from ferkit.provenance import made_with
 from ferkit.saved_model import FACTS, at_temperature, check_replaced
@@ -203,13 +204,14 @@ def pairs(classes: int) -> list[tuple[int, int]]:
 def load(path: str | Path) -> Machine:
     """The machine saved at `path`. Raises UserError when the file is missing, damaged, or not a saved machine."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        content = io.BytesIO(read_bytes(path))
+        with zipfile.ZipFile(content) as archive:
             facts = upgraded(json.loads(archive.read(FACTS)))
         if facts.get("model") != "SVM":
             raise UserError(f"{path} is a network: 'python train.py --evaluate=yes' and 'python predict.py' use it")
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
         return checked(facts, arrays)
     except FileNotFoundError as error:

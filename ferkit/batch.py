@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from ferkit.errors import UserError
-from ferkit.files import lock
+from ferkit.files import lock, open_file, place_for, written
 from ferkit.interpreter import use_one_thread
 from ferkit.processes import parallel
 from ferkit.recognition import Face, Recognizer, as_row
@@ -129,13 +129,11 @@ class PictureLog:
 
     def __enter__(self) -> "PictureLog":
         with contextlib.ExitStack() as opened:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                if not opened.enter_context(lock(self.path.resolve())):
-                    raise UserError(f"another process is writing {self.path}: wait for it, or end it")
-                self._file = opened.enter_context(FileIO(self.path, "a"))
-            except OSError as error:
-                raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+            place = place_for(self.path)
+            if not opened.enter_context(lock(place)):
+                raise UserError(f"another process is writing {self.path}: wait for it, or end it")
+            with written(self.path):
+                self._file = opened.enter_context(FileIO(place, "a"))
             end = self._read()
             self._file.truncate(end)
             if end == 0 and not self._json:
@@ -180,17 +178,15 @@ class PictureLog:
         self.faces += faces
 
     def _append(self, content: bytes) -> None:
-        try:
+        with written(self.path):
             while content:  # after an incomplete write, the next one raises what is wrong, such as a full disk
                 content = content[self._file.write(content) :]
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _read(self) -> int:
         """Reads what earlier runs wrote. Returns where the last whole picture ends, in bytes."""
         end = offset = 0
         opening = b'{"image": ' if self._json else _csv_line(self._columns)
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             for number, line in enumerate(file, 1):
                 offset += len(line)
                 if number == 1 and line[: len(opening)] != opening[: len(line)]:

@@ -91,6 +91,8 @@ def _in_words(error: OSError) -> str:
     if name is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
         name = "standard output"  # what writes files names them: see files.py
         _drop_stdout()
+    if isinstance(error, PermissionError):
+        return f"no permission for {name}"
     reason = error.strerror or str(error)
     return f"{name}: {reason}" if name else reason
 

@@ -20,7 +20,7 @@ import numpy as np
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE, SHIPPED_MODELS
 from ferkit.errors import UserError
-from ferkit.files import whole_file
+from ferkit.files import check_replaceable, read_bytes, real_path, whole_file
 from ferkit.interpreter import SharedInterpreter
 from ferkit.schemas import Facts, check_shape
 from ferkit.settings import upgraded
@@ -126,11 +126,14 @@ def check_replaced(path: Path, machine: bool = False) -> None:
 
     machine: whether the model is a support vector machine, as experiments.train_svm saves it, not a network.
     """
+    check_replaceable(real_path(path), path)
     if not path.exists():
         return
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(FACTS))
+    except PermissionError as error:
+        raise UserError(f"no permission to read {path}, which would be replaced: name another --model_path") from error
     except Exception:  # a damaged archive can raise almost any error
         facts = None
     if not isinstance(facts, dict) or (facts.get("model") == "SVM") != machine:
@@ -180,13 +183,11 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     if str(path) in SHIPPED_MODELS and not Path(path).exists():
         path = shipped(str(path))
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError as error:
         raise UserError(
             f"no trained model at {path}: run 'python train.py --train=yes', or name another with --model_path"
         ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as appendix:
             facts = upgraded(json.loads(appendix.read(FACTS)))

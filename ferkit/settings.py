@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, TEACHER
 from ferkit.errors import UserError
+from ferkit.files import read_text
 
 SOURCES_OF_SETTINGS = ("published", "ours", "taught")
 LABELS = ("fer2013", "ferplus", "ferplus8")  # FER2013's own; FER+'s votes; these with an eighth expression, Contempt
@@ -433,7 +434,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def read_settings(settings: Settings, path: str | Path) -> Settings:
     """`settings` with the values from the JSON file at `path`. Raises UserError for a file that does not fit."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is no JSON ({error}): it must look like {{"learning_rate": 0.01}}') from error
     if not isinstance(values, dict):

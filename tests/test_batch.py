@@ -203,7 +203,7 @@ def test_full_disk_is_said_and_costs_at_most_the_last_picture(recognizer, tmp_pa
     path = tmp_path / "faces.csv"
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with PictureLog(path, recognizer) as log, pytest.raises(UserError, match="faces.csv: File too large"):
+        with PictureLog(path, recognizer) as log, pytest.raises(UserError, match="faces.csv: no space is left"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
             for answer in some_answers(20):
                 log.write(answer)

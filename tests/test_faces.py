@@ -1,14 +1,18 @@
 """Reading, finding, cropping, drawing and writing, on pictures made here and on scikit-image's astronaut."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+from conftest import ROOT
 from PIL import Image
 
 from ferkit import features
 from ferkit.errors import UserError
-from ferkit.vision import blazeface, libfacedetection
+from ferkit.vision import blazeface, libfacedetection, pictures
 from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
 from ferkit.vision.detection import DETECTORS, find_faces
@@ -84,6 +88,60 @@ def test_huge_picture_is_scaled_down(tmp_path):
     Image.new("L", (12000, 9000), 77).save(tmp_path / "huge.png", compress_level=1)
     image = read_image(tmp_path / "huge.png")
     assert image.shape == (4500, 6000, 3) and (image[::500, ::500] == 77).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "L", "P"])
+def test_picture_that_is_scaled_down_in_strips_is_as_if_scaled_at_once(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(pictures, "_LONGEST_SIDE", 300)
+    columns, rows = np.meshgrid(np.linspace(0, 255, 700), np.linspace(0, 255, 1000))
+    whole = Image.fromarray(np.stack([columns, rows, 255 - columns], axis=-1).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    whole.save(tmp_path / "large.png", exif=exif)
+    expected = whole.convert("RGB").resize((210, 300), Image.Resampling.BILINEAR)
+    expected = expected.transpose(Image.Transpose.ROTATE_270)
+    assert_same_picture(read_image(tmp_path / "large.png"), np.asarray(expected), tolerance=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts kilobytes")
+def test_large_picture_takes_little_more_memory_than_its_pixels(tmp_path):
+    Image.new("RGBA", (9000, 9000), (200, 100, 50, 255)).save(tmp_path / "large.png", compress_level=1)
+    code = (
+        "import resource, sys; from ferkit.vision.pictures import read_image\n"
+        "def most(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "before = most(); image = read_image(sys.argv[1]); print(image.shape, most() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    shape, megabytes = run.stdout.rsplit(" ", 1)
+    assert shape == "(6000, 6000, 3)" and float(megabytes) < 324 + 300, "Pillow's, and the result in its three forms"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp", ".gif", ".bmp"])
+def test_damaged_picture_is_one_error_and_no_word_of_a_library(tmp_path, capfd, picture, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture).save(path, **({"compression": "tiff_lzw"} if suffix == ".tif" else {}))
+    whole, random = path.read_bytes(), np.random.default_rng(1)
+    for _ in range(100):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[random.integers(0, len(damaged), 8)] = random.integers(0, 256, 8)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_image(path)
+        except UserError as error:
+            assert str(path) in str(error)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_standard_input_is_read_from_a_pipe(tmp_path, picture, name):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    code = f"from ferkit.vision.pictures import read_image; print(read_image({name!r}).shape)"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=ROOT, input=(tmp_path / "a.png").read_bytes(), capture_output=True)
+    assert run.stdout == b"(40, 60, 3)\n"
+    run = subprocess.run(command, cwd=ROOT, input=b"", capture_output=True)
+    assert b"it is not a picture of a known format" in run.stderr
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -1,17 +1,24 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import os
+import re
+import signal
+import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import PIL.Image
 import pytest
 from conftest import ROOT
 
 from ferkit import files
 from ferkit.errors import UserError
-from ferkit.files import lock, recover_folder, whole_file, whole_folder
+from ferkit.files import lock, read_text, recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
 
@@ -175,3 +182,163 @@ def test_link_stays_a_link(tmp_path):
     with whole_file(tmp_path / "link") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "file").read_text() == "new"
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "socket"))
+    (tmp_path / "circle").symlink_to("circle")
+    for name, reason in (
+        ("pipe", "it is a pipe, not a regular file"),
+        ("", "it is a folder, not a regular file"),
+        ("socket", "No such device or address"),
+        ("circle", "Too many levels of symbolic links"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "embedded null byte"),
+    ):
+        with pytest.raises(UserError, match=f"^cannot read {re.escape(f'{tmp_path}/{name}'.rstrip('/'))}: {reason}$"):
+            read_text(tmp_path / name)
+    with pytest.raises(UserError, match="^cannot read /dev/null: it is a device, not a regular file$"):
+        read_text("/dev/null")
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "missing")
+
+
+def test_missing_permission_is_said_of_the_file_that_was_named(tmp_path, permissions_count):
+    path, folder = tmp_path / "secret.json", tmp_path / "folder"
+    path.write_text("{}")
+    path.chmod(0)
+    folder.mkdir(mode=0o500)
+    with pytest.raises(UserError, match=f"^no permission to read {path}$"):
+        read_text(path)
+    for write in (whole_file, whole_folder):
+        with pytest.raises(UserError, match=f"^no permission to write {folder}/new(/file)?: "), write(folder / "new"):
+            pass
+        with pytest.raises(UserError, match=f"^no permission to write {folder}/new/file: "), write(folder / "new/file"):
+            pass
+    assert list(folder.iterdir()) == []
+
+
+# --- what cannot be written ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder])
+def test_links_in_a_circle_are_refused(tmp_path, write):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path in (tmp_path / "a", tmp_path / "a" / "inside"):
+        with pytest.raises(UserError, match=f"^{path} is a link that leads to itself: "), write(path):
+            pass
+    with pytest.raises(UserError, match="is a link that leads to itself"):
+        recover_folder(tmp_path / "a")
+
+
+def test_file_replaces_regular_files_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "pipe"), (Path("/dev/null"), "device"), (tmp_path, "folder")):
+        message = f"^cannot write {path}: it is a {kind}: name another place$"
+        with pytest.raises(UserError, match=message), whole_file(path):
+            pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_part_of_the_path_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("old")
+    for write in (whole_file, whole_folder):
+        message = f"^cannot write {tmp_path}/file/new: a part of its path is a file, not a folder"
+        with pytest.raises(UserError, match=message), write(tmp_path / "file" / "new"):
+            pass
+    assert content(tmp_path) == {"file": "old"}
+
+
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 100 kB: the same error as that of a full disk but for its number."""
+    resource = pytest.importorskip("resource")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda path: path.write_bytes(bytes(10**6)),
+        lambda path: np.zeros(10**6).tofile(path),
+        lambda path: np.savez(path.open("wb"), numbers=np.arange(10**6)),
+        lambda path: pd.DataFrame({"a": range(10**5)}).to_csv(path),
+        lambda path: PIL.Image.effect_noise((1000, 1000), 9).save(path, "png"),
+    ],
+    ids=["bytes", "numpy", "npz", "csv", "png"],
+)
+def test_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, full_disk, fill):
+    (tmp_path / "file").write_text("old")
+    message = f"^cannot write {tmp_path}/file: no space is left on its disk: free some, or name another place$"
+    with pytest.raises(UserError, match=message), whole_file(tmp_path / "file") as temporary:
+        fill(temporary)
+    assert content(tmp_path) == {"file": "old"}
+
+
+def test_full_disk_leaves_the_old_folder(tmp_path, full_disk):
+    fill(tmp_path / "data", "old")
+    message = f"^cannot write {tmp_path}/data: no space is left on its disk"
+    with pytest.raises(UserError, match=message), whole_folder(tmp_path / "data") as folder:
+        np.save(folder / "images.npy", np.zeros(10**6))
+    assert content(tmp_path) == {"data/a.txt": "old"} and not (tmp_path / ".data.partial").exists()
+
+
+def test_error_of_something_else_passes_through(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "No such file", "other"), BrokenPipeError(errno.EPIPE, "Broken")):
+        for write in (whole_file, whole_folder):
+            with pytest.raises(type(error)), write(tmp_path / "new"):
+                raise error
+
+
+# --- what a kill leaves ----------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from ferkit.files import temporary_folder, whole_file
+with whole_file(sys.argv[1] + "/a.mp4"), temporary_folder("ferkit-test-") as (folder, held):
+    print("in"); time.sleep(600)
+"""
+WRITE = """
+import sys
+from ferkit.files import temporary_folder, whole_file
+with whole_file(sys.argv[1] + "/other.csv"), temporary_folder("ferkit-test-"):
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_next_process_deletes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    strangers = [".a.mp4", ".a.12345678.mp4", ".a.notahexn.partial.mp4", "a.12345678.partial.mp4"]
+    for name in strangers:
+        (tmp_path / name).write_text("a user's")
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+
+    def start(code: str) -> subprocess.Popen:
+        command = [sys.executable, "-u", "-c", code, str(tmp_path)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def left() -> int:
+        files = {path.name for path in tmp_path.iterdir()} - {*strangers, "temporary", "other.csv"}
+        return len(files) + len(list((tmp_path / "temporary").iterdir()))
+
+    killed, living = start(HOLD), start(HOLD)
+    assert killed.stdout.readline() == living.stdout.readline() == "in\n" and left() == 4
+    killed.kill()
+    killed.communicate()
+    assert start(WRITE).wait() == 0
+    assert left() == 2 and living.poll() is None, "only what is not in use goes"
+    living.kill()
+    living.communicate()
+    assert start(WRITE).wait() == 0 and left() == 0
+    assert all((tmp_path / name).read_text() == "a user's" for name in strangers)

@@ -559,7 +559,7 @@ def trials_of(process: subprocess.Popen) -> list[int]:
 
 def wait_for_trial(process: subprocess.Popen, temporary: Path) -> int:
     """Until its first trial is at work in its folder; returns the trial's process."""
-    wait_until(lambda: list(temporary.glob("trial-*/checkpoints/state.json")) or process.poll() is not None)
+    wait_until(lambda: list(temporary.glob("ferkit-trial-*/checkpoints/state.json")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     (trial,) = trials_of(process)
     return trial
@@ -579,7 +579,7 @@ def test_interrupted_search_takes_its_trial_with_it(kind, drawn_dataset, tmp_pat
     assert "Traceback" not in errors
     if kind == signal.SIGINT:
         assert "Stopped: search/default keeps 0 trials, the same command goes on" in errors
-    wait_until(lambda: not Path(f"/proc/{trial}").exists() and not list(temporary.glob("trial-*")))
+    wait_until(lambda: not Path(f"/proc/{trial}").exists() and not list(temporary.glob("ferkit-trial-*")))
 
 
 # --- train.py --hyperparams ------------------------------------------------------------------------------------------

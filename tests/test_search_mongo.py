@@ -4,6 +4,7 @@ The server is MongoDB where there is a `mongod`, and else SecantusDB, which spea
 """
 
 import contextlib
+import itertools
 import json
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pymongo
 import pytest
@@ -26,7 +28,7 @@ from pymongo.uri_parser import parse_uri
 from test_search import CHEAP, TINY, cheap, made, run_of, start, wait_until
 
 from ferkit.errors import UserError
-from ferkit.search import local, mongo
+from ferkit.search import local, mongo, report
 from ferkit.search.hyperopt_compat import OldDatabase
 from ferkit.search.mongo import (
     DONE,
@@ -46,7 +48,7 @@ from ferkit.search.mongo import (
 from ferkit.search.state import FORMAT, search_settings
 from ferkit.search.trial import Outcome
 from model import ARCHITECTURES
-from optimize_hyperparams import TRIAL_COMMAND, main
+from optimize_hyperparams import TRIAL_COMMAND, main, show
 from parameters import OPTIMIZER
 
 USER, PASSWORD = "ada", "p@ss/w:rd"
@@ -644,6 +646,55 @@ def test_search_that_is_damaged_or_of_another_version_is_refused(
         mongo.evaluate(server, "default", settings, str(drawn_dataset), {**job, "misc": {"vals": {}}}, 9.0, ())
     server.jobs.update_one({}, {"$set": {"result.accuracies": []}})
     assert "is damaged or of another version" in error_of(capsys, f"--mongo={address}", "--report")
+
+
+HOSTILE: tuple[Any, ...] = ("x\x1b[2J\n", 1e308, {"a": {"b": 1}})
+FIELDS_OF_A_JOB = (
+    "result", "result.accuracies", "result.accuracies.0", "result.seconds", "result.outcome", "result.parameters",
+    "result.parameters.learning_rate", "misc", "misc.number", "misc.vals", "misc.vals.learning_rate",
+    "misc.vals.learning_rate.0", "result.parameters.unknown", "owner", "tid",
+)  # fmt: skip
+FIELDS_OF_A_SEARCH = ("heartbeat", "settings", "driver", "commit", "format")
+
+
+def test_hostile_database_gets_one_line(
+    address, server, settings, drawn_dataset, cheap_trials, tmp_path, monkeypatch, capsys
+):
+    """Whatever somebody writes into a search ends in one line on stderr, or is shown without control characters."""
+    with driver(server, "default", settings, few(1)):
+        work(server, "default", str(drawn_dataset))
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "draw", lambda *_: [])  # slow
+    job, search = server.jobs.find_one(), server.searches.find_one()
+    refused, searches = 0, server.searches
+    for collection, whole, fields in ((server.jobs, job, FIELDS_OF_A_JOB), (searches, search, FIELDS_OF_A_SEARCH)):
+        for field, value in itertools.product(fields, HOSTILE):
+            collection.replace_one({"_id": whole["_id"]}, whole)
+            collection.update_one({}, {"$set": {field: value}})
+            try:
+                show(kept(server, "default")[1])
+            except UserError as error:
+                assert "search default in database test_" in str(error), (field, value)
+                refused += 1
+            assert "\x1b" not in capsys.readouterr().out, (field, value)
+        collection.replace_one({"_id": whole["_id"]}, whole)
+    assert refused > 40
+    server.jobs.update_one({}, {"$set": {"result.reason": "\x1b]0;title\x07", "result.outcome": "failed"}})
+    assert main([f"--mongo={address}", "--report"]) == 1
+    assert "\x1b" not in capsys.readouterr().out
+    for change in ({"misc.vals.learning_rate": ["1"]}, {"misc.number": "1"}):
+        for state, act in (
+            (DONE, lambda: mongo.lead(server, "default", settings, few(2))),
+            (NEW, lambda: work(server, "default", str(drawn_dataset))),
+        ):
+            owner = job["owner"] if state == DONE else None
+            server.jobs.replace_one({"_id": job["_id"]}, {**job, "state": state, "owner": owner})
+            server.jobs.update_one({}, {"$set": change})
+            server.searches.update_one({}, {"$set": {"finished": False}})
+            with pytest.raises(UserError, match="search default in database test_.* is damaged"):
+                act()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_folder_of_a_search_on_this_machine_is_refused(address, drawn_dataset, tmp_path, monkeypatch, capsys):

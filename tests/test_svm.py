@@ -211,7 +211,7 @@ def test_nothing_but_a_saved_machine_is_replaced(machine, saved, tmp_path):
         (other, "is no saved support vector machine and would be replaced"),
         (ROOT / "pretrained" / "saved_model.bin", "is no saved support vector machine and would be replaced"),
         (tmp_path, "is a folder: the saved machine is a file"),
-        (other / "svm.npz", "nothing can be written to"),
+        (other / "svm.npz", "is a file, not a folder"),
     ):
         with pytest.raises(UserError, match=reason):
             support_vector_machine.check_place(path)

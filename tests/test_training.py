@@ -604,7 +604,10 @@ def test_shuffled_batches_hold_every_row_once_and_differ_by_epoch():
         (["--save_model=no", "--evaluate=yes"], ["TRAINING.save_model", "--save_model=yes"]),
         ([f"--save_model_path={ROOT / 'README.md'}"], ["is no saved network and would be replaced"]),
         (["--save_model_path=."], ["is a folder", "--model_path"]),
-        (["--checkpoint_folder=/dev/null/checkpoints"], ["nothing can be written to /dev/null/checkpoints"]),
+        (
+            ["--checkpoint_folder=/dev/null/checkpoints"],
+            ["cannot write /dev/null/checkpoints: /dev/null is a file, not a folder"],
+        ),
         (["--folder=elsewhere"], ["no converted dataset in elsewhere", "convert_fer2013"]),
     ],
 )

@@ -27,7 +27,7 @@ from ferkit.data import fer2013, ferplus
 from ferkit.data.dataset import MANIFEST_FORMAT, is_dataset
 from ferkit.errors import UserError
 from ferkit.features import PARTS, hog, landmarks
-from ferkit.files import whole_folder
+from ferkit.files import check_writable, real_path, whole_folder
 from ferkit.processes import parallel
 
 CHUNK = 64  # faces that a process extracts at a time
@@ -130,7 +130,8 @@ def convert(
 
 def check_output(folder: Path, source: Path) -> None:
     """Raises UserError if `folder` cannot be written, or contains something other than a converted dataset."""
-    if folder.resolve() in [source.resolve(), *source.resolve().parents]:
+    place, read = real_path(folder), real_path(source)
+    if place in (read, *read.parents):
         raise UserError(f"the output {folder} would replace the input {source}: name another folder with --folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the output {folder} is a file: name a folder with --folder")
@@ -140,10 +141,7 @@ def check_output(folder: Path, source: Path) -> None:
         raise UserError(f"the output {folder} holds more than a converted dataset: empty it, or use another --folder")
     if os.path.ismount(folder):
         raise UserError(f"the output {folder} is a mount point, which cannot be replaced: name a folder in it")
-    try:
-        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the output {folder} cannot be made: {error.strerror}") from error
+    check_writable(place.parent)
 
 
 def own_files() -> set[str]:

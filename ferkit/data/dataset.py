@@ -20,7 +20,7 @@ from ferkit import features
 from ferkit.constants import IMAGE_SIZE
 from ferkit.data import ferplus
 from ferkit.errors import UserError, in_short
-from ferkit.files import recover_folder
+from ferkit.files import open_file, read_text, recover_folder
 from ferkit.schemas import Manifest, check_shape
 from ferkit.settings import DatasetPaths, upgraded
 
@@ -225,7 +225,10 @@ class Dataset:
     def _array(self, split: str, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         path = self.folder / split / f"{name}.npy"
         try:
-            array = np.load(path, allow_pickle=False)
+            with open_file(path) as file:
+                array = np.load(file, allow_pickle=False)
+        except (UserError, MemoryError):
+            raise
         except Exception as error:  # a damaged header can raise almost any error
             raise UserError(f"{path} cannot be read ({error}): convert again with '{CONVERT}'") from error
         if array.shape != shape or array.dtype != dtype:
@@ -239,8 +242,8 @@ class Dataset:
 def is_dataset(folder: Path) -> bool:
     """Whether a conversion made this folder."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        manifest = json.loads(read_text(folder / "manifest.json"))
+    except (UserError, FileNotFoundError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and {"format", "expressions", "splits", "arrays"} <= manifest.keys()
 
@@ -250,7 +253,7 @@ def open_dataset(folder: str | Path) -> Dataset:
     recover_folder(folder)
     path = Path(folder) / "manifest.json"
     try:
-        manifest = upgraded(json.loads(path.read_text(encoding="utf-8")))
+        manifest = upgraded(json.loads(read_text(path)))
         if manifest["format"] != MANIFEST_FORMAT:
             raise UserError(f"{path} is of another version of this toolkit: convert again with '{CONVERT}'")
         check_shape(manifest, Manifest)
@@ -260,7 +263,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise UserError(
             f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"
         ) from error

@@ -26,6 +26,7 @@ from ferkit.data import ferplus
 from ferkit.data.archives import open_texts
 from ferkit.data.folders import Picture, expressions_of, find_pictures
 from ferkit.errors import UserError
+from ferkit.files import open_file
 from ferkit.vision.pictures import read_image
 
 COLUMNS = ("emotion", "pixels", "usage")
@@ -57,7 +58,7 @@ def open_source(source: str, labels_map: Mapping[str, str] | str | None = None) 
         return Source(names, tuple(sorted({*label_of.values()})), _read_folder(pictures, others, label_of))
     if labels_map is not None:
         raise UserError(f"--labels_map is for a folder of pictures, and {source} is none: leave it out")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"no FER2013 at {source}: put Kaggle's fer2013.csv or icml_face_data.csv there, or name it with --input"
         )
@@ -72,10 +73,10 @@ def hash_of(source: str) -> str:
         if file != path:
             digest.update(file.relative_to(path).as_posix().encode())
         try:
-            with open(file, "rb") as stream:
+            with open_file(file) as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
-        except OSError:
+        except (UserError, OSError):
             if file == path:  # an unreadable picture in a folder does not stop the conversion
                 raise
     return digest.hexdigest()
@@ -98,7 +99,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
     """The rows of the first csv in `path` that has the columns emotion, pixels and perhaps Usage, in any order."""
     names: list[str] = []
     try:
-        with path.open("rb") as raw, tqdm(desc="Reading", total=path.stat().st_size, unit="B", unit_scale=True) as bar:
+        with open_file(path) as raw, tqdm(desc="Reading", total=path.stat().st_size, unit="B", unit_scale=True) as bar:
             for text in open_texts(path, raw):
                 first = text.readline()
                 delimiter = ";" if ";" in first and "," not in first else ","

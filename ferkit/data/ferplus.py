@@ -21,6 +21,7 @@ import numpy as np
 from ferkit.constants import EMOTIONS
 from ferkit.data.archives import open_texts
 from ferkit.errors import UserError
+from ferkit.files import open_file
 
 ADDRESS = "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv"
 # The columns of votes.npy, in this order. Unknown and NF (no face) are no expressions.
@@ -50,12 +51,12 @@ class Votes(NamedTuple):
 def read_votes(path: str | Path) -> Votes:
     """The votes in Microsoft's csv, plain or compressed. Raises UserError when it is missing or another file."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no FER+ votes at {path}: get fer2013new.csv from {ADDRESS}")
     usages: list[str] = []
     rows: list[list[int]] = []
     try:
-        with path.open("rb") as raw:
+        with open_file(path) as raw:
             for text in open_texts(path, raw):
                 lines = csv.reader(text)
                 names = [name.strip().lower() for name in next(lines, [])]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ferkit.constants import IMAGE_SIZE, SHAPE_PREDICTOR
 from ferkit.errors import UserError
+from ferkit.files import open_file, read_bytes
 
 LANDMARKS = 68  # points of dlib's predictor
 # Which landmark takes the place of each landmark in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
@@ -88,10 +89,12 @@ def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
 def _shape_predictor(path: str) -> Callable:
     import dlib
 
+    open_file(path).close()  # raises UserError if it cannot be read
     try:
         predictor = dlib.shape_predictor(path)
     except RuntimeError as error:
-        raise UserError(f"{path} is not a dlib landmark predictor ({error}): name another") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} is not a dlib landmark predictor ({reason}): name another") from error
     blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     points = predictor(blank, dlib.rectangle(0, 0, IMAGE_SIZE - 1, IMAGE_SIZE - 1)).num_parts
     if points != LANDMARKS:
@@ -101,4 +104,4 @@ def _shape_predictor(path: str) -> Callable:
 
 @functools.cache
 def _hash_of(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferkit.errors import UserError, in_short
-from ferkit.files import lock, whole_file
+from ferkit.files import lock, read_text, whole_file
 from ferkit.flags import shown
 from ferkit.learning.run import CannotResume, Run, State
 from ferkit.settings import ADDED, renamed
@@ -71,12 +71,12 @@ class Checkpoints:
         """The state to resume `run` from. Raises CannotResume if it is missing, damaged or of another training."""
         settings = run.resumable()
         try:
-            state = State(**json.loads(self.state_path.read_text(encoding="utf-8")))
+            state = State(**json.loads(read_text(self.state_path)))
             epochs = [row["epoch"] for row in (state.best, state.history[-1])]
             whole = isinstance(state.settings, dict) and isinstance(state.log, str)
         except FileNotFoundError as error:
             raise CannotResume(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
-        except (OSError, MemoryError):  # not the fault of the saved training
+        except (UserError, OSError, MemoryError):  # not the fault of the saved training
             raise
         except Exception as error:  # invalid contents can raise almost any error
             raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.errors import UserError
-from ferkit.files import lock, whole_file
+from ferkit.files import lock, read_bytes, whole_file
 from ferkit.learning.configuration import TrainingSettings
 from ferkit.search import report
 from ferkit.search.local import STATE
@@ -33,7 +33,7 @@ def own(folder: Path, origin: str) -> Iterator[bool]:
 def origin_of(folder: Path) -> str | None:
     """Where the trials are whose results are in `folder`; None if it has no results."""
     try:
-        return (folder / ORIGIN).read_text(encoding="utf-8", errors="replace").strip()
+        return read_bytes(folder / ORIGIN).decode(errors="replace").strip()
     except FileNotFoundError:
         return HERE if (folder / STATE).exists() else None
 

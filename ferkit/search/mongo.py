@@ -32,16 +32,16 @@ from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidName, O
 from pymongo.uri_parser import parse_uri
 from tqdm import tqdm
 
-from ferkit.errors import UserError
+from ferkit.errors import UserError, one_line
 from ferkit.learning.architecture import Architecture
 from ferkit.provenance import commit
 from ferkit.search import report
 from ferkit.search.hyperopt_compat import OldDatabase
-from ferkit.search.space import propose, searched_hyperparams, values_of
-from ferkit.search.state import FORMAT, check_kept, current, difference, understood
+from ferkit.search.space import history, propose, searched_hyperparams, values_of
+from ferkit.search.state import FORMAT, check_kept, current, difference, understood, understood_trial
 from ferkit.search.trial import check_same, run_of, run_trial
-from ferkit.search.trials import FAILURES, Trial, best, check_trial, is_hopeless, machine_failure
-from ferkit.settings import Optimizer
+from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, machine_failure
+from ferkit.settings import Optimizer, check, with_values
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
 REACHED_WITHIN = 5.0  # seconds to wait for a connection
@@ -249,12 +249,13 @@ def find_search(server: Server, name: str) -> dict[str, Any]:
     """The document of the search. Raises UserError when there is none; the message lists the existing searches."""
     document = server.searches.find_one({"exp_key": name})
     if document is None:
-        others = ", ".join(sorted(server.searches.distinct("exp_key")))
+        others = ", ".join(sorted(map(str, server.searches.distinct("exp_key"))))
         raise UserError(
             f"{server.place} has no search {name}: start the driver first, or check --name and the database "
             f"({f'it has {others}' if others else 'it has none at all'})"
         )
-    if not isinstance(document.get("settings"), str):
+    texts = document.get("settings"), document.get("driver") or "", document.get("commit") or ""
+    if not all(isinstance(text, str) for text in texts):
         raise UserError(f"search {name} in {server.place} is not of this toolkit: take another --name")
     return document
 
@@ -264,8 +265,7 @@ def settings_in(server: Server, document: dict[str, Any]) -> dict[str, Any]:
     with understood(f"search {document['exp_key']} in {server.place}"):
         settings = current(json.loads(document["settings"]))
         check_kept(document["format"], settings)
-        if not document["heartbeat"] > 0:
-            raise ValueError(f"heartbeat {document['heartbeat']}")
+        check(with_values(Optimizer(), {"heartbeat": document["heartbeat"]}, "it"))
         _ = document["driver"], document["beat"], document["finished"], document["commit"]
     return settings
 
@@ -273,29 +273,30 @@ def settings_in(server: Server, document: dict[str, Any]) -> dict[str, Any]:
 def kept(server: Server, name: str) -> tuple[dict[str, Any], list[Trial]]:
     """Settings and finished trials of a search in the database. Raises UserError when there is none."""
     with server.mended():
-        return settings_in(server, find_search(server, name)), finished_trials(server, name)
+        settings = settings_in(server, find_search(server, name))
+        return settings, finished_trials(server, name, settings)
 
 
-def finished_trials(server: Server, name: str) -> list[Trial]:
+def finished_trials(server: Server, name: str, settings: dict[str, Any]) -> list[Trial]:
     jobs = list(server.jobs.find({"exp_key": name, "state": DONE}))
     with understood(f"search {name} in {server.place}"):
-        return sorted((trial_of(job) for job in jobs), key=lambda trial: trial.number)
+        return sorted((trial_of(job, settings) for job in jobs), key=lambda trial: trial.number)
 
 
-def trial_of(job: dict[str, Any]) -> Trial:
+def trial_of(job: dict[str, Any], settings: dict[str, Any]) -> Trial:
     """The trial of a finished job. Raises an exception of any type if the job's contents are not valid."""
-    result, misc = job["result"], job["misc"]
-    outcome = {name: result[name] for name in ("accuracies", "seconds", "reason")}
-    trial = Trial(
-        misc["number"],
-        values_of(job),
-        result["parameters"],
-        result["outcome"],
-        **outcome,
-        worker=short_name(job["owner"]),
-    )
-    check_trial(trial)
-    return trial
+    result = job["result"]
+    facts = {name: result[name] for name in ("parameters", "accuracies", "seconds", "reason")}
+    ordered = {"number": job["misc"]["number"], "values": values_of(job), "worker": short_name(job["owner"])}
+    return understood_trial(settings, {**facts, **ordered, "status": result["outcome"]})
+
+
+def order_of(job: dict[str, Any], settings: dict[str, Any]) -> tuple[int, dict[str, float], dict[str, Any]]:
+    """The number, hyperopt's values, and the hyperparameters of a job. Raises an exception of any type."""
+    number, values = job["misc"]["number"], values_of(job)
+    if type(number) is not int:
+        raise TypeError(f"number {number!r}")
+    return number, values, searched_hyperparams(settings, values)
 
 
 def finish(server: Server, job: dict[str, Any], trial: Trial) -> bool:
@@ -367,11 +368,11 @@ def leading(server: Server, name: str, heartbeat: float) -> Iterator[Heartbeat]:
     pulse, waited = HeartbeatMonitor(), False
     while not searches.update_one({"exp_key": name, "driver": None}, taken).matched_count:
         document = find_search(server, name)
-        holder = {"driver": document["driver"], "beat": document["beat"]}
+        holder = {"driver": document.get("driver"), "beat": document.get("beat")}
         silent = pulse.silent(name, tuple(holder.values()))
-        if waited and silent == 0 and document["driver"] is not None:
+        if waited and silent == 0 and holder["driver"] is not None:
             raise UserError(
-                f"search {name} in {server.place} has a driver, {short_name(document['driver'])}: "
+                f"search {name} in {server.place} has a driver, {short_name(holder['driver'])}: "
                 "end it, or search under another --name"
             )
         if silent >= heartbeat:
@@ -407,12 +408,12 @@ class Driver:
         files = gridfs.GridFS(database)  # required by hyperopt; it stays empty
         jobs = MongoJobs(database, database.jobs, files, database.client, tunnel=None, config_name="spec")
         database.job_ids.update_one({"a": 0}, {"$setOnInsert": {"last_id": 0}}, upsert=True)  # hyperopt needs one
-        self.history = MongoTrials(jobs, exp_key=name, refresh=False)
+        self.queue = MongoTrials(jobs, exp_key=name, refresh=False)
         self.pulse = HeartbeatMonitor()
         self.told: set[int] = set()
 
     def run(self) -> list[Trial]:
-        trials = finished_trials(self.server, self.name)
+        trials = finished_trials(self.server, self.name, self.settings)
         self.told = {trial.number for trial in trials}
         total = self.max_evals
         if not trials:
@@ -435,7 +436,7 @@ class Driver:
                 if self.heart.lost:
                     raise UserError(f"search {self.name} in {self.server.place} was taken over by another driver")
                 if self.patiently(self.count_finished) > len(trials):
-                    trials = self.patiently(lambda: finished_trials(self.server, self.name))
+                    trials = self.patiently(lambda: finished_trials(self.server, self.name, self.settings))
                     self.tell(trials, bar)
                 bar.set_postfix(workers=workers)
         finished = {"$set": {"finished": True}}
@@ -453,21 +454,21 @@ class Driver:
         """The number of workers whose counters still increase; deletes the others."""
         alive = 0
         for worker in list(self.server.database.workers.find({"exp_key": self.name})):
-            if self.pulse.silent(worker["_id"], worker["beat"]) < self.heartbeat:
+            if self.pulse.silent(str(worker["_id"]), worker.get("beat")) < self.heartbeat:
                 alive += 1
             else:
-                self.server.database.workers.delete_one({"_id": worker["_id"], "beat": worker["beat"]})
+                self.server.database.workers.delete_one({"_id": worker["_id"], "beat": worker.get("beat")})
         return alive
 
     def bring_back(self) -> None:
         """Puts the jobs of silent workers back into the queue. A job has failed after ATTEMPTS silent workers."""
         for job in list(self.server.jobs.find({"exp_key": self.name, "state": RUNNING})):
-            if self.pulse.silent(job["_id"], (job["owner"], job.get("beat"))) < self.heartbeat:
+            if self.pulse.silent(str(job["_id"]), (job.get("owner"), job.get("beat"))) < self.heartbeat:
                 continue
             with understood(f"search {self.name} in {self.server.place}"):
-                number, values, worker = job["misc"]["number"], values_of(job), short_name(job["owner"])
-                chosen = searched_hyperparams(self.settings, values)
-            if job.get("attempts", 0) + 1 < ATTEMPTS:
+                number, values, chosen = order_of(job, self.settings)
+                worker, attempts = one_line(short_name(job["owner"])), int(job.get("attempts", 0))
+            if attempts + 1 < ATTEMPTS:
                 if give_back(self.server, job, failed_attempts=1):
                     tqdm.write(f"Trial {number} goes back to the queue: {worker} has gone silent")
             else:
@@ -485,12 +486,24 @@ class Driver:
         total = jobs.count_documents({"exp_key": self.name})
         unfinished = jobs.count_documents({"exp_key": self.name, "state": {"$ne": DONE}})
         while total < self.max_evals and unfinished < workers + 1:
-            (tid,) = self.history.new_trial_ids(1)
-            self.history.refresh()
-            document = propose(self.settings, self.history, total + 1, tid)
+            (tid,) = self.queue.new_trial_ids(1)
+            document = propose(self.settings, history(self.settings, self.tried(), self.name), total + 1, tid)
             document["misc"]["number"] = total + 1
-            self.history.insert_trial_docs([document])
+            self.queue.insert_trial_docs([document])
             total, unfinished = total + 1, unfinished + 1
+
+    def tried(self) -> list[tuple[int, dict[str, float], dict[str, Any]]]:
+        """What hyperopt has to know of each job: not the job itself, which the database may have changed."""
+        jobs = list(self.server.jobs.find({"exp_key": self.name}).sort("tid"))
+        with understood(f"search {self.name} in {self.server.place}"):
+            return [
+                (
+                    int(job["tid"]),
+                    order_of(job, self.settings)[1],
+                    trial_of(job, self.settings).result if job["state"] == DONE else {},
+                )
+                for job in jobs
+            ]
 
     def tell(self, trials: list[Trial], bar: tqdm) -> None:
         for trial in trials:
@@ -519,7 +532,8 @@ def work(
         settings = settings_in(server, search)
         check_worker(settings, folder, architectures, f"search {name} in {server.place}")
         if search["commit"] != commit():
-            print(f"warning: the search was started at commit {search['commit']}, this is {commit()}", file=sys.stderr)
+            begun = one_line(search["commit"] or "unknown")
+            print(f"warning: the search was started at commit {begun}, this is {commit()}", file=sys.stderr)
         me, trained = name_of_process(), []
         with present(server, name, me, search["heartbeat"]):
             print(f"Working for search {name} in {server.place}", flush=True)
@@ -532,7 +546,7 @@ def work(
                     reason = machine_failure(trained)
                     if reason is not None:
                         raise UserError(f"{FAILURES} trials in a row failed here ({reason}): mend it, and start again")
-                elif patiently(server, lambda: find_search(server, name))["finished"]:
+                elif patiently(server, lambda: find_search(server, name)).get("finished"):
                     print(f"Search {name} is finished, {report.counted(len(trained))} of it trained here")
                     return len(trained)
                 else:
@@ -592,14 +606,14 @@ def evaluate(
         return server.jobs.update_one(mine, change).matched_count > 0
 
     def hopeless(accuracies: list[float]) -> bool:
-        others = patiently(server, lambda: finished_trials(server, name)) if settings["stop_early"] else []
+        others = patiently(server, lambda: finished_trials(server, name, settings)) if settings["stop_early"] else []
         return heart.lost or is_hopeless(accuracies, others)
 
-    number = "of another making"
+    called = "of another making"
     try:
         with understood(f"search {name} in {server.place}"):
-            number, values = job["misc"]["number"], values_of(job)
-            chosen = searched_hyperparams(settings, values)
+            number, values, chosen = order_of(job, settings)
+            called = str(number)
         print(f"Trial {number}: {report.described(chosen)}", flush=True)
         with Heartbeat(beat, heartbeat / 5) as heart:
             ordered = {"settings": settings, "parameters": chosen, "folder": folder}
@@ -609,7 +623,7 @@ def evaluate(
     except BaseException:
         with contextlib.suppress(ConnectionFailure, OSError):  # OSError: from a closed terminal
             if give_back(server, job):
-                print(f"\nTrial {number} goes back to the queue", file=sys.stderr)
+                print(f"\nTrial {called} goes back to the queue", file=sys.stderr)
         raise
     if not recorded:
         print(f"Trial {number} was given to another worker meanwhile: this result is dropped", flush=True)

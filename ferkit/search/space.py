@@ -5,13 +5,15 @@ hyperparams = searched_hyperparams(settings, values)
 """
 
 import dataclasses
+import functools
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit.search.trials import Trial
+from ferkit.search.trials import Trial, is_number
 from ferkit.settings import Hyperparams
 
 if TYPE_CHECKING:  # hyperopt is slow to import
@@ -40,12 +42,19 @@ def space(settings: dict[str, Any]) -> dict[str, Any]:
 
 def searched_hyperparams(settings: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
     """The searched hyperparameters that correspond to hyperopt's `values`."""
+    of_the_search = json.dumps([settings["space"], list(settings["hyperparams"])])
+    return dict(_searched_hyperparams(of_the_search, tuple(values.items())))
+
+
+@functools.cache  # hyperopt takes 8 ms, and the trials of a search are read often
+def _searched_hyperparams(of_the_search: str, values: tuple[tuple[str, float], ...]) -> dict[str, Any]:
     from hyperopt import space_eval
 
-    found = space_eval(space(settings), values)
+    bounds, fixed = json.loads(of_the_search)
+    found = space_eval(space({"space": bounds}), dict(values))
     found.update(found.pop("optimizer"))
     names = [field.name for field in dataclasses.fields(Hyperparams)]
-    return {name: found[name] for name in names if name in found and name not in settings["hyperparams"]}
+    return {name: found[name] for name in names if name in found and name not in fixed}
 
 
 def domain(settings: dict[str, Any]) -> "hyperopt.base.Domain":
@@ -73,24 +82,40 @@ def propose(settings: dict[str, Any], history: "hyperopt.Trials", number: int, t
 
 def suggest(settings: dict[str, Any], trials: Sequence[Trial], number: int) -> dict[str, float]:
     """hyperopt's values for trial `number`, suggested from the earlier trials."""
+    known = history(settings, [(trial.number, trial.values, trial.result) for trial in trials])
+    return values_of(propose(settings, known, number, tid=number))
+
+
+def history(
+    settings: dict[str, Any],
+    tried: Iterable[tuple[int, dict[str, float], dict[str, Any]]],
+    name: str | None = None,
+) -> "hyperopt.Trials":
+    """hyperopt's history of what was tried: hyperopt's number, the values, and the result, {} while it is unknown.
+
+    name: the search's, for the documents that are made from the history.
+    """
     import hyperopt
 
-    history, labels = hyperopt.Trials(), list(domain(settings).params)
-    for trial in trials:
-        active = {label: [trial.values[label]] if label in trial.values else [] for label in labels}
-        misc = {
-            "tid": trial.number,
-            "cmd": None,
-            "idxs": {label: [trial.number] * len(value) for label, value in active.items()},
-            "vals": active,
-        }
-        (document,) = history.new_trial_docs([trial.number], [None], [trial.result], [misc])
-        history.insert_trial_doc({**document, "state": hyperopt.JOB_STATE_DONE})
-    history.refresh()
-    return values_of(propose(settings, history, number, tid=number))
+    known, labels = hyperopt.Trials(exp_key=name), list(domain(settings).params)
+    for tid, values, result in tried:
+        active = {label: [values[label]] if label in values else [] for label in labels}
+        idxs = {label: [tid] * len(value) for label, value in active.items()}
+        misc = {"tid": tid, "cmd": None, "idxs": idxs, "vals": active}
+        (document,) = known.new_trial_docs([tid], [None], [result or {"status": "new"}], [misc])
+        done = hyperopt.JOB_STATE_DONE if result else hyperopt.JOB_STATE_NEW
+        known.insert_trial_doc({**document, "state": done})
+    known.refresh()
+    return known
 
 
 def values_of(document: dict[str, Any]) -> dict[str, float]:
-    """The values in one of hyperopt's documents. A list there is empty if the parameter does not apply."""
+    """The values in one of hyperopt's documents. A list there is empty if the parameter does not apply.
+
+    Raises ValueError for a value that is no number: the document may come from a database.
+    """
     values = {label: value[0] for label, value in document["misc"]["vals"].items() if len(value)}
-    return {label: value.item() if isinstance(value, np.generic) else value for label, value in values.items()}
+    values = {label: value.item() if isinstance(value, np.generic) else value for label, value in values.items()}
+    if not all(map(is_number, values.values())):
+        raise ValueError("values that are no numbers")
+    return values

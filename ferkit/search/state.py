@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ferkit.errors import UserError, in_short
-from ferkit.files import whole_file
+from ferkit.files import read_bytes, whole_file
 from ferkit.flags import shown
 from ferkit.learning.run import Run, check_steps
 from ferkit.search.space import RANGES, searched_hyperparams, space
-from ferkit.search.trials import Trial, check_trial
+from ferkit.search.trials import Trial, read_trial
 from ferkit.settings import (
     OPTIMIZERS,
     Augmentation,
@@ -175,18 +175,23 @@ def write_state(path: Path, settings: dict[str, Any], trials: Sequence[Trial]) -
 def read_state(path: Path) -> tuple[dict[str, Any], list[Trial]] | None:
     """Reads the settings and the finished trials; None if there is no file. Raises UserError when it is damaged."""
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except FileNotFoundError:
         return None
     with understood(str(path)):
         state = json.loads(text)
         state["settings"] = current(state["settings"])
         check_kept(state["format"], state["settings"])
-        trials = [Trial(**trial) for trial in state["trials"]]
+        trials = [understood_trial(state["settings"], facts) for facts in state["trials"]]
         for number, trial in enumerate(trials, 1):
-            check_trial(trial)
             if trial.number != number:
                 raise ValueError(f"trial {trial.number} in place of trial {number}")
-            if searched_hyperparams(state["settings"], trial.values) != trial.parameters:
-                raise ValueError(f"trial {number} has other parameters than the space gives")
         return state["settings"], trials
+
+
+def understood_trial(settings: dict[str, Any], facts: dict[str, Any]) -> Trial:
+    """The trial of a search with these settings. Raises an exception of any type for one that no search writes."""
+    trial = read_trial(facts)
+    if searched_hyperparams(settings, trial.values) != trial.parameters:
+        raise ValueError(f"trial {trial.number} has other parameters than the space gives")
+    return trial

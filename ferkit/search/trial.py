@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import IO, Any, NoReturn
 
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
+from ferkit.files import temporary_folder
 from ferkit.learning.architecture import Architecture, find_architecture
 from ferkit.learning.run import Diverged, Run
 from ferkit.learning.training import train
@@ -49,7 +49,7 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
     is stopped.
     """
     started, accuracies, reason, stopped = time.monotonic(), [], "", False
-    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as place:
+    with temporary_folder("ferkit-trial-") as (place, held):
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -58,10 +58,11 @@ def run_trial(job: dict[str, Any], command: Sequence[str], hopeless: Callable[[l
             encoding="utf-8",
             env={**os.environ, **_progress()},
             start_new_session=True,  # the search handles Ctrl-C
+            pass_fds=(held,),  # its folder is in use until this process has ended too
         )
         orders, answers = _pipes(process)
         try:
-            _tell(orders, {**job, "place": place})
+            _tell(orders, {**job, "place": str(place)})
             for line in answers:
                 message = json.loads(line)
                 reason = message.get("failed", reason)

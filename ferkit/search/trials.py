@@ -2,9 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ferkit.errors import one_line
 
 STATUSES = ("ok", "stopped", "failed")  # stopped: ended early as hopeless; its accuracy counts
 DIVERGED = "diverged: "  # start of the reason for a trial that failed because of its hyperparameters
@@ -64,11 +66,35 @@ def is_hopeless(accuracies: Sequence[float], others: Sequence[Trial]) -> bool:
     return len(reached) >= FEWEST_TO_COMPARE and max(accuracies) < statistics.median(reached)
 
 
-def check_trial(trial: Trial) -> None:
-    """Raises ValueError or TypeError for values that no search writes."""
+def read_trial(facts: Mapping[str, Any]) -> Trial:
+    """The trial with these facts, which a file or a database may have damaged; its texts are on one line.
+
+    `parameters` must be compared with those that the space gives for `values`. Raises ValueError, TypeError or KeyError
+    for facts that no search writes.
+    """
+    texts = {name: one_line(check_text(facts.get(name, ""))) for name in ("reason", "worker")}
+    trial = Trial(**{**facts, **texts})
+    if type(trial.number) is not int or trial.number < 1:
+        raise ValueError(f"number {trial.number!r}")
+    if not isinstance(trial.values, dict) or not all(is_number(value) for value in trial.values.values()):
+        raise ValueError(f"values of trial {trial.number}")
+    if not isinstance(trial.accuracies, list) or not all(map(is_number, (*trial.accuracies, trial.seconds))):
+        raise ValueError(f"numbers of trial {trial.number}")
     if trial.status not in STATUSES:
         raise ValueError(f"status {trial.status!r}")
     if not all(0 <= accuracy <= 1 for accuracy in trial.accuracies) or not 0 <= trial.seconds < math.inf:
         raise ValueError(f"numbers of trial {trial.number}")
     if trial.status != "failed" and not trial.accuracies:
         raise ValueError(f"trial {trial.number} without an epoch")
+    return trial
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def check_text(value: Any) -> str:
+    """`value`. Raises TypeError unless it is a text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

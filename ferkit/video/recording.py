@@ -20,8 +20,9 @@ import av.container
 import numpy as np
 
 from ferkit.errors import UserError
-from ferkit.files import whole_file
+from ferkit.files import place_for, whole_file, written
 from ferkit.processes import uninterrupted
+from ferkit.recognition import Face
 from ferkit.video.tracking import Tracked
 
 
@@ -158,36 +159,39 @@ class FaceLog:
         self.path = Path(path)
         self.empty_frames = empty_frames
         self._json = self.path.suffix.lower() == ".jsonl"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "w", newline="", buffering=1, encoding="utf-8")  # noqa: SIM115 closed below
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        if not self._json:
-            heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence", "score"]
-            self._rows.writerow([*heading, *expressions])
-            self._columns = len(heading) + len(expressions)
+        place = place_for(path)
+        with written(path):
+            self._file = open(place, "w", newline="", buffering=1, encoding="utf-8")  # noqa: SIM115 closed below
+            self._rows = csv.writer(self._file, lineterminator="\n")
+            if not self._json:
+                heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence", "score"]
+                self._rows.writerow([*heading, *expressions])
+                self._columns = len(heading) + len(expressions)
 
     def __enter__(self) -> "FaceLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with written(self.path):
+            self._file.close()
 
     def write(self, number: int, seconds: float, faces: Sequence[Tracked]) -> None:
         """Adds the faces of one frame."""
-        if not faces and self.empty_frames:
-            self._write_empty(number, round(seconds, 4))
-        for identity, face in faces:
-            probabilities = {name: round(value, 4) for name, value in face.probabilities.items()}
-            where = round(seconds, 4), number, identity
-            what = face.expression, round(face.confidence, 4), round(face.score, 4)
-            if self._json:
-                row = dict(zip(_NAMES, (*where, list(face.box), *what, probabilities), strict=True))
-                self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            else:
-                self._rows.writerow([*where, *face.box, *what, *probabilities.values()])
+        with written(self.path):
+            if not faces and self.empty_frames:
+                self._write_empty(number, round(seconds, 4))
+            for identity, face in faces:
+                self._write(number, seconds, identity, face)
+
+    def _write(self, number: int, seconds: float, identity: int, face: Face) -> None:
+        probabilities = {name: round(value, 4) for name, value in face.probabilities.items()}
+        where = round(seconds, 4), number, identity
+        what = face.expression, round(face.confidence, 4), round(face.score, 4)
+        if self._json:
+            row = dict(zip(_NAMES, (*where, list(face.box), *what, probabilities), strict=True))
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            self._rows.writerow([*where, *face.box, *what, *probabilities.values()])
 
     def _write_empty(self, number: int, seconds: float) -> None:
         if self._json:

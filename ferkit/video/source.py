@@ -25,6 +25,7 @@ import numpy as np
 from av.stream import Disposition
 
 from ferkit.errors import UserError, without_credentials
+from ferkit.files import open_file
 from ferkit.vision.pictures import read_image
 
 _AHEAD = 4  # frames of a file that are read in advance
@@ -185,6 +186,8 @@ class Film(Video):
     def __init__(self, source: str, address: bool):
         super().__init__(_name_of(source, address))
         self._source, self._address = source, address
+        if not address and not Path(source).is_dir():
+            open_file(source).close()  # raises UserError for a pipe, and without a permission
         self._container = self._open()
         stream: Any = self._container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import imutils.paths
 
@@ -28,6 +29,7 @@ def pictures(path: str) -> list[str]:
         return matching
     if not Path(path).is_dir():
         return [path]
+    _check_readable(path)
     inside = [file for file in _files(path) if Path(file).suffix.lower() in picture_suffixes()]
     if not inside:
         raise UserError(f"no picture in the folder {path}")
@@ -55,6 +57,16 @@ def notes(albums: Mapping[str, Sequence[str]]) -> list[str]:
         if moving:
             lines.append(f"only the first picture of {', '.join(moving[:3])}{' …' if moving[3:] else ''} is read")
     return lines
+
+
+def _check_readable(folder: str) -> None:
+    """Raises UserError for a folder, in `folder` or itself, that may not be read: its pictures would be left out."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise UserError(f"no permission to read the folder {error.filename}") from error
+
+    for _ in os.walk(folder, onerror=refuse):
+        pass
 
 
 def each_once(paths: Iterable[str]) -> list[str]:

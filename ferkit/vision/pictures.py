@@ -4,12 +4,12 @@ image = read_image("party.jpg")
 write_image("copy.png", image)
 """
 
+import contextlib
 import functools
 import io
 import os
 import sys
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from ferkit.errors import UserError
-from ferkit.files import whole_file
+from ferkit.files import open_file, whole_file
 from ferkit.processes import quiet
 
 WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -26,41 +26,68 @@ _HEIC = (".heic", ".heif", ".hif")  # of telephones: read by pillow-heif, if it 
 _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PCD", "WMF"}  # of what Pillow knows
 _ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # formats that may hold more than one picture
 _LONGEST_SIDE = 6000  # of an image in memory, in pixels: at most 108 MB
+_STRIP = 64  # rows of a smaller picture that are made at a time
+_STDIN = (STDIN, "/dev/stdin")
+_ORIENTATION = 0x0112  # EXIF's tag
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """The picture as a BGR image: turned upright by its EXIF data, transparent parts white, 16 bits scaled to 8.
 
     Pictures with a side of more than 6000 pixels are scaled down to that size. Of an animation it is the first picture.
-    path: "-" for standard input. Raises `UserError` when the file is missing, damaged, cut short or not a picture.
-    Pillow decodes the file, because it distinguishes these cases and prints nothing.
+    path: "-" or "/dev/stdin" for standard input. Raises `UserError` when the file is missing, damaged, cut short or not
+    a picture. Pillow decodes the file, because it distinguishes these cases.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large pictures and odd metadata; too large pictures raise
-            with _opened(path) as picture:
-                picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
-                upright = ImageOps.exif_transpose(picture)
+        # Pillow warns about large pictures and odd metadata, and libtiff prints; too large pictures raise.
+        with quiet(), _opened(path) as picture:
+            picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
+            picture.load()
+            picture.getexif()  # it reads the file
+    except (UserError, MemoryError):
+        raise
     except FileNotFoundError as error:
         raise UserError(f"cannot read {path}: no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"cannot read {path}: it is a folder") from error
     except UnidentifiedImageError as error:
         reason = "it is not a picture of a known format"
         if Path(path).suffix.lower() in _HEIC and not _reads_heic():
             reason = "its format HEIC needs a package: 'pip install pillow-heif'"
-        elif str(path) != STDIN and os.path.getsize(path) == 0:
+        elif str(path) not in _STDIN and os.path.getsize(path) == 0:
             reason = "the file is empty"
         raise UserError(f"cannot read {path}: {reason}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"cannot read {path}: more pixels than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from error
-    except MemoryError:
-        raise
     except Exception as error:  # decoders raise errors of many types for damaged data
         reason = getattr(error, "strerror", None) or f"the picture is damaged or cut short ({error})"
         raise UserError(f"cannot read {path}: {reason}") from error
-    rgb = np.asarray(_flattened(upright))
-    return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
+    decoded = ImageOps.exif_transpose(_decoded(picture))
+    del picture  # and its memory
+    return cv2.cvtColor(np.asarray(decoded), cv2.COLOR_RGB2BGR)
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
+    """The picture as RGB, with the orientation of its EXIF data, and no side longer than _LONGEST_SIDE.
+
+    A larger picture is scaled down strip by strip: Pillow itself keeps four bytes for each pixel of the file, and a
+    copy of all of them would double that.
+    """
+    scale = max(picture.size) / _LONGEST_SIDE
+    if scale <= 1:
+        rgb = _flattened(picture)
+    else:
+        width, height = (max(1, round(side / scale)) for side in picture.size)
+        rgb = Image.new("RGB", (width, height))
+        rows = picture.height / height  # of the file, for each row of the result
+        for top in range(0, height, _STRIP):
+            bottom = min(height, top + _STRIP)
+            first = max(0, int((top - 2) * rows))  # two more rows on both sides, for the filter
+            strip = _flattened(picture.crop((0, first, picture.width, min(picture.height, int((bottom + 3) * rows)))))
+            box = (0, top * rows - first, picture.width, min(bottom * rows - first, strip.height))
+            rgb.paste(strip.resize((width, bottom - top), Image.Resampling.BILINEAR, box), (0, top))
+    orientation = picture.getexif().get(_ORIENTATION)
+    if orientation is not None:
+        rgb.getexif()[_ORIENTATION] = orientation
+    return rgb
 
 
 class TooManyPixels(UserError):
@@ -78,7 +105,8 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
             if picture.width * picture.height > most_pixels:
                 raise TooManyPixels(f"it has {picture.width:,} × {picture.height:,} pixels, more than {most_pixels:,}")
             picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))
-            rgb = np.asarray(_flattened(ImageOps.exif_transpose(picture)))
+            decoded = ImageOps.exif_transpose(_decoded(picture))
+        rgb = np.asarray(decoded)
     except (TooManyPixels, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -87,22 +115,24 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
         raise TooManyPixels(f"it has more than {most_pixels:,} pixels") from error
     except Exception as error:  # decoders raise errors of many types for damaged data
         raise UserError("it is damaged or cut short") from error
-    return shrunk(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _LONGEST_SIDE)
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
 
-def _opened(path: str | Path) -> Image.Image:
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The file, or all of the standard input, in which Pillow could not go back."""
     _reads_heic()
-    source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == STDIN else path
-    try:
-        return Image.open(source)
-    except Image.DecompressionBombError:
+    with io.BytesIO(sys.stdin.buffer.read()) if str(path) in _STDIN else open_file(path) as file:
         try:
-            if isinstance(source, io.BytesIO):
-                source.seek(0)
-            return JpegImagePlugin.JpegImageFile(source)  # whose `draft` keeps even large ones small in memory
-        except SyntaxError:  # it is no JPEG
-            pass
-        raise
+            picture: Image.Image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            file.seek(0)
+            try:
+                picture = JpegImagePlugin.JpegImageFile(file)  # whose `draft` keeps even large ones small in memory
+            except SyntaxError:  # it is no JPEG
+                raise error from None
+        with picture:
+            yield picture
 
 
 @functools.cache
@@ -127,7 +157,7 @@ def picture_suffixes() -> frozenset[str]:
 def is_animated(path: str | Path) -> bool:
     """Whether the file holds several pictures that follow one another."""
     try:
-        with Image.open(path) as picture:
+        with open_file(path) as file, Image.open(file) as picture:
             return picture.format in _ANIMATED and getattr(picture, "is_animated", False)
     except Exception:  # `read_image` reports it
         return False
@@ -174,11 +204,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     if suffix not in WRITTEN_SUFFIXES:
         raise UserError(f"cannot write {path}: its suffix '{suffix}' is none of {' '.join(WRITTEN_SUFFIXES)}")
     encoded = cv2.imencode(suffix, image)[1]
-    try:
-        with whole_file(path) as temporary:
-            encoded.tofile(temporary)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def _flattened(picture: Image.Image) -> Image.Image:
