@@ -84,8 +84,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_yes_no(parser, "--open", default=False, help="open the page in the browser")
     add_model_flags(parser, DATASET, TRAINING)
-    names = ("detector", "detection_confidence", "small_faces", "small_faces_in_video", "margin")
-    add_flags(parser, VIDEO_PREDICTOR, *names, "test_time_augmentation", "smoothing", "lost_face")
+    found = ("detector", "detector_model", "detection_confidence", "small_faces", "small_faces_in_video")
+    add_flags(parser, VIDEO_PREDICTOR, *found, "smallest_face", "most_faces", "margin", "test_time_augmentation")
+    add_flags(parser, VIDEO_PREDICTOR, "balance", "smoothing", "lost_face")
     return parser
 
 

@@ -93,7 +93,9 @@ def test_query_chooses_model_and_settings(client, models):
     (expected,) = models.recognizer("fer2013").with_settings(test_time_augmentation=True).recognize(image)
     (other,) = models.recognizer("fer2013").recognize(image)
     assert face["confidence"] == pytest.approx(expected.confidence) and face["confidence"] != other.confidence
-    assert recognize(client, query="?detection_confidence=0.999").json["faces"] == []
+    assert recognize(client, query="?smallest_face=400").json["faces"] == []
+    (only,) = recognize(client, query="?most_faces=1").json["faces"]
+    assert only["expression"] == "Happy"
 
 
 def test_picture_is_turned_upright_and_may_be_grey(client):
@@ -194,6 +196,7 @@ def png(width: int, height: int) -> bytes:
         (400, PICTURE, JPEG, "?detection_confidence=nan", "must be a number"),
         (400, PICTURE, JPEG, "?detection_confidence=7", "between 0 and 1"),
         (400, PICTURE, JPEG, "?small_faces=maybe", "yes or no"),
+        (400, PICTURE, JPEG, "?most_faces=1.5", "a whole number"),
         (413, bytes(MOST_BYTES + 1), JPEG, "", "16 MB"),
         (413, png(100_000, 100_000), JPEG, "", "pixels"),
         (413, png(8_000, 8_000), JPEG, "", "pixels"),

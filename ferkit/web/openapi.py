@@ -79,6 +79,8 @@ def document(models: Sequence[str], token: bool) -> dict[str, Any]:
         model,
         _parameter("detection_confidence", {"type": "number"}, "leave out faces with a lower score of the detector"),
         _parameter("small_faces", {"enum": ["yes", "no"]}, "also find small faces, which takes longer"),
+        _parameter("smallest_face", {"type": "integer"}, "leave out faces that are narrower, in pixels"),
+        _parameter("most_faces", {"type": "integer"}, "recognize only the largest faces, at most this many; 0: all"),
         _parameter("test_time_augmentation", {"enum": ["yes", "no"]}, "average over six views of each face; slower"),
     ]
     seconds = _parameter("seconds", {"type": "number"}, "time stamp of the frame; without it, the time of its arrival")

@@ -18,7 +18,13 @@ from ferkit.web.problems import Problem
 MOST_BYTES = 16 * 2**20  # of a request
 MOST_PIXELS = 50_000_000  # of a picture, before it is decoded
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-OPTIONS = {"detection_confidence": float, "small_faces": bool, "test_time_augmentation": bool}  # settings by request
+OPTIONS = {  # settings that a request may change
+    "detection_confidence": float,
+    "small_faces": bool,
+    "smallest_face": int,
+    "most_faces": int,
+    "test_time_augmentation": bool,
+}
 _MULTIPART = "multipart/form-data"
 _HOW = "send the file itself with 'Content-Type: image/jpeg' (or image/png, …), or as multipart/form-data"
 
@@ -114,5 +120,5 @@ def _parsed(name: str, text: str, kind: type) -> float | bool:
             raise ValueError
         return value
     except Exception as error:  # argparse's or Python's
-        wanted = "yes or no" if kind is bool else "a number"
+        wanted = {bool: "yes or no", int: "a whole number"}.get(kind, "a number")
         raise Problem(400, f"{name} is '{text}': it must be {wanted}.") from error
