@@ -11,7 +11,7 @@ JOB_INPUT := $(if $(CSV),--input="$(CSV)" --limit=3000,--input=demo/fer2013.csv)
 JOB_PHOTO = $(if $(CSV),$(PORTRAIT),demo/photo.png)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web job test test-all lint format docs clean
+.PHONY: help setup demo web job test test-all fuzz lint format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: $(VENV)/.dev  ## run the tests, in five minutes on two cores
 
 test-all: $(VENV)/.dev  ## the slow tests too; on the real faces as well: FER2013_CSV=fer2013.csv make test-all
 	$(BIN)/python -m pytest -m ''
+
+fuzz: $(VENV)/.dev  ## bad inputs by the hundred for every command, counted by kind
+	FUZZ=300 $(BIN)/python -m pytest -m '' -o addopts= tests/test_fuzz.py
 
 lint: $(VENV)/.dev  ## check the style and the types of the code
 	$(BIN)/ruff check .
