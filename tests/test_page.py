@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Server, moving_faces
 
-from ferkit import Recognizer
+from ferkit import Recognizer, VideoPredictor
 from ferkit.video.recording import Recorder
 from ferkit.vision.pictures import read_image
 
@@ -159,7 +159,8 @@ def test_live_boxes_lie_on_the_faces_with_their_expressions(page, server, people
     page.open(server.address)
     assert "Start the camera" in page.text("#live .message"), "it does not start by itself"
     start_camera(page)
-    expected = {face.expression: face.box for face in Recognizer("ferplus").recognize(people)}
+    recognizer = Recognizer("ferplus", VideoPredictor(small_faces=False))  # as in video
+    expected = {face.expression: face.box for face in recognizer.recognize(people)}
     assert set(expected) == set(BRIGHT)
     page.click("#live .check input")  # not mirrored
     for mirrored in (False, True):
