@@ -1,9 +1,10 @@
-"""Fills the tables of flags in the pages of this folder, from the commands' own parsers.
+"""Fills the tables of flags in the pages of this folder, from the commands' own parsers, and a table of the card.
 
     python docs/tables.py
     python docs/tables.py --check  # changes nothing; exit status 1 when a page differs
 
-A page has a line `<!-- flags of predict.py: begin -->` and one with `end`; the table of that command stands between.
+A page has a line `<!-- flags of predict.py: begin -->` and one with `end`; the table of that command stands between. The
+card of ferplus has such lines for the table with which benchmarks/benchmark_photographs.py ended.
 """
 
 import argparse
@@ -29,6 +30,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "search.md": ("optimize_hyperparams.py",),
     "experiment.md": ("-m experiments.reproduce_results", "-m experiments.train_svm"),
 }
+CARD, PHOTOGRAPHS = ROOT / "pretrained/ferplus/README.md", ROOT / "results/photographs.txt"
 # Groups of flags that are another command's, and where that one's table is.
 ELSEWHERE = {"what each trial trains": "[train.py](train.md#flags-of-trainpy)"}
 DEFAULT = re.compile(r"\s*\(default: (.*?)\)")
@@ -38,19 +40,29 @@ DEFAULT = re.compile(r"\s*\(default: (.*?)\)")
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     status = 0
-    for name in PAGES:
-        path = ROOT / "docs" / name
-        before = path.read_text(encoding="utf-8")
-        after = filled_page(name, before)
-        if before == after:
+    pages = {ROOT / "docs" / name: filled_page(name, read(ROOT / "docs" / name)) for name in PAGES}
+    pages[CARD] = filled(read(CARD), "photographs", photographs_table(), str(CARD))
+    for path, after in pages.items():
+        name = path.relative_to(ROOT).as_posix()
+        if read(path) == after:
             continue
         if arguments.check:
-            print(f"docs/{name} differs: run 'python docs/tables.py'", file=sys.stderr)
+            print(f"{name} differs: run 'python docs/tables.py'", file=sys.stderr)
             status = 1
         else:
             path.write_text(after, encoding="utf-8")
-            print(f"docs/{name}")
+            print(name)
     return status
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def photographs_table() -> str:
+    """The last table that the benchmark on photographs printed."""
+    lines = read(PHOTOGRAPHS).splitlines()
+    return "\n" + "\n".join(line for line in lines if line.startswith("|")) + "\n"
 
 
 def parser() -> argparse.ArgumentParser:
