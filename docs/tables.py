@@ -3,8 +3,8 @@
     python docs/tables.py
     python docs/tables.py --check  # changes nothing; exit status 1 when a page differs
 
-A page has a line `<!-- flags of predict.py: begin -->` and one with `end`; the table of that command stands between. The
-card of ferplus has such lines for the table with which benchmarks/benchmark_photographs.py ended.
+A page has a line `<!-- flags of predict.py: begin -->` and one with `end`; the table of that command stands between.
+The card of ferplus has such lines for the table with which benchmarks/benchmark_photographs.py ended.
 """
 
 import argparse
@@ -30,7 +30,8 @@ PAGES: dict[str, tuple[str, ...]] = {
     "search.md": ("optimize_hyperparams.py",),
     "experiment.md": ("-m experiments.reproduce_results", "-m experiments.train_svm"),
 }
-CARD, PHOTOGRAPHS = ROOT / "pretrained/ferplus/README.md", ROOT / "results/photographs.txt"
+# Pages with the last table that the benchmark on photographs printed, and the files with its output.
+MEASURED = {"pretrained/ferplus/README.md": "results/photographs.txt"}
 # Groups of flags that are another command's, and where that one's table is.
 ELSEWHERE = {"what each trial trains": "[train.py](train.md#flags-of-trainpy)"}
 DEFAULT = re.compile(r"\s*\(default: (.*?)\)")
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     status = 0
     pages = {ROOT / "docs" / name: filled_page(name, read(ROOT / "docs" / name)) for name in PAGES}
-    pages[CARD] = filled(read(CARD), "photographs", photographs_table(), str(CARD))
+    for card, source in MEASURED.items():
+        pages[ROOT / card] = filled(read(ROOT / card), "photographs", last_table(read(ROOT / source)), card)
     for path, after in pages.items():
         name = path.relative_to(ROOT).as_posix()
         if read(path) == after:
@@ -59,10 +61,9 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def photographs_table() -> str:
-    """The last table that the benchmark on photographs printed."""
-    lines = read(PHOTOGRAPHS).splitlines()
-    return "\n" + "\n".join(line for line in lines if line.startswith("|")) + "\n"
+def last_table(text: str) -> str:
+    """The table in Markdown at the end of a benchmark's output."""
+    return "\n" + "\n".join(line for line in text.splitlines() if line.startswith("|")) + "\n"
 
 
 def parser() -> argparse.ArgumentParser:
