@@ -30,10 +30,13 @@ export class Viewer {
     this.bars = new Bars(part(".bars"));
     this.strips = new Strips(part(".history"));
     this.frame = element("canvas", { width: 1, height: 1 }); // the frame that was sent
+    this.shown = null; // when the newest frame was captured; null if it was sent
+    this.arrived = () => {};
     this.mirrored = false;
     this.run = 0; // its number: a run whose number has passed ends itself
     this.reset();
     this.video.addEventListener("resize", () => this.#fit());
+    this.#watch();
     this.overlay.addEventListener("click", (event) => this.#pick(event));
     new ResizeObserver(() => this.#draw()).observe(this.stage);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#show(this.seconds));
@@ -112,15 +115,28 @@ export class Viewer {
     this.#draw();
   }
 
-  // The time at which the next frame appears: of its capture, where the browser tells.
-  #nextFrame() {
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => resolve(performance.now()), 1000);
-      const done = (time) => { clearTimeout(timer); resolve(time); };
-      if (this.video.requestVideoFrameCallback) {
-        this.video.requestVideoFrameCallback((now, { captureTime }) => done(captureTime ?? now));
-      } else requestAnimationFrame(done);
-    });
+  // Notes every frame that appears, with the time of its capture where the browser tells.
+  #watch() {
+    const seen = (now, frame) => {
+      this.shown = frame?.captureTime ?? now;
+      this.arrived();
+      this.#watch();
+    };
+    if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(seen);
+    else requestAnimationFrame(seen);
+  }
+
+  // The time of the newest frame, at once if it was not sent yet, else of the next one.
+  async #nextFrame() {
+    if (this.shown === null) {
+      await new Promise((resolve) => {
+        this.arrived = resolve;
+        setTimeout(resolve, 1000); // no frame comes while the video stands still
+      });
+    }
+    const shown = this.shown ?? performance.now();
+    this.shown = null;
+    return shown;
   }
 
   async #recognize(run, seconds, shown) {
