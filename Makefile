@@ -40,8 +40,8 @@ test: $(VENV)/.dev  ## run the tests, in five minutes on two cores
 test-all: $(VENV)/.dev  ## the slow tests too; on the real faces as well: FER2013_CSV=fer2013.csv make test-all
 	$(BIN)/python -m pytest -m ''
 
-fuzz: $(VENV)/.dev  ## bad inputs by the hundred for every command, counted by kind
-	FUZZ=300 $(BIN)/python -m pytest -m '' -o addopts= tests/test_fuzz.py
+fuzz: $(VENV)/.dev  ## bad inputs by the hundred, and commands killed at random moments, counted by kind
+	FUZZ=300 KILLS=20 $(BIN)/python -m pytest -m '' -o addopts= tests/test_fuzz.py tests/test_kills.py
 
 lint: $(VENV)/.dev  ## check the style and the types of the code
 	$(BIN)/ruff check .
