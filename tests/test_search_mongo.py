@@ -437,7 +437,7 @@ def test_restarted_driver_keeps_the_heartbeat_by_which_its_workers_live(
     with driver(server, "x", settings, few(2, heartbeat=0.1)):
         wait_until(lambda: server.jobs.count_documents({}) == 2)
         job = reserve(server, "x", "machine:1:abc")
-        wait_until(lambda: silences.get(job["_id"], 0) > 0.3)
+        wait_until(lambda: silences.get(str(job["_id"]), 0) > 0.3)
         assert server.jobs.find_one({"_id": job["_id"]})["state"] == RUNNING, "silent for less than its heartbeat"
         assert server.searches.find_one()["heartbeat"] == 30.0
         give_back(server, job)
@@ -486,11 +486,11 @@ def test_outage_longer_than_the_heartbeat_costs_no_trial(
             trained = stack.enter_context(in_background(work, server, "x", str(drawn_dataset)))
             assert under_way.wait(300)
             job = server.jobs.find_one()["_id"]
-            wait_until(lambda: job in silences)  # the driver sees it under way
+            wait_until(lambda: str(job) in silences)  # the driver sees it under way
         wait_until(lambda: not silences)  # the driver has noticed
         clock.ahead = 500.0
         stack.enter_context(serve(tmp_path, False, port))
-        wait_until(lambda: job in silences)
+        wait_until(lambda: str(job) in silences)
         back.set()
         wait_until(lambda: results and trained)
         assert "attempts" not in server.jobs.find_one(), "nobody was taken for dead"

@@ -41,7 +41,7 @@ from ferkit.search.space import history, propose, searched_hyperparams, values_o
 from ferkit.search.state import FORMAT, check_kept, current, difference, understood, understood_trial
 from ferkit.search.trial import check_same, run_of, run_trial
 from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, machine_failure
-from ferkit.settings import Optimizer, check, with_values
+from ferkit.settings import DAY, Optimizer
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
 REACHED_WITHIN = 5.0  # seconds to wait for a connection
@@ -265,7 +265,9 @@ def settings_in(server: Server, document: dict[str, Any]) -> dict[str, Any]:
     with understood(f"search {document['exp_key']} in {server.place}"):
         settings = current(json.loads(document["settings"]))
         check_kept(document["format"], settings)
-        check(with_values(Optimizer(), {"heartbeat": document["heartbeat"]}, "it"))
+        heartbeat = document["heartbeat"]
+        if type(heartbeat) not in (int, float) or not 0 < heartbeat <= DAY:
+            raise ValueError(f"heartbeat {heartbeat!r}")
         _ = document["driver"], document["beat"], document["finished"], document["commit"]
     return settings
 
