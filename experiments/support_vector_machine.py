@@ -211,6 +211,7 @@ def load(path: str | Path) -> Machine:
             raise UserError(f"{path} is a network: 'python train.py --evaluate=yes' and 'python predict.py' use it")
         if facts["format"] != FORMAT:
             raise UserError(f"{path} was saved by another version of this toolkit: train again")
+        content.seek(0)
         with np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
         return checked(facts, arrays)

@@ -32,6 +32,7 @@ from ferkit.search.report import training_command
 from ferkit.search.state import search_settings
 from ferkit.settings import Hyperparams, Network, VideoPredictor
 from ferkit.vision.boxes import Box
+from ferkit.vision.detection import Found
 from model import ARCHITECTURES
 
 NO_FEATURES = ["--landmarks=no", "--hog=no", "--hog_windows=no"]
@@ -292,7 +293,7 @@ def test_balanced_model_weighs_its_answers_by_the_frequencies(voted, tmp_path, m
     content = Path("best_model/saved_model.bin").read_bytes()
     facts = {**model.facts, "balance": [1.0, -1.0]}
     saved_model.save("bad.bin", content, facts)
-    with pytest.raises(UserError, match="its balance is not a factor for each expression"):
+    with pytest.raises(UserError, match=r"Expected `float` > 0.0 - at `\$.balance\[1\]`"):
         saved_model.load("bad.bin")
 
 
@@ -311,7 +312,7 @@ def test_photographs_are_answered_as_if_all_expressions_were_equally_likely(vote
     expected = shares * frequencies**-0.75  # a quarter was taken out in training
     np.testing.assert_allclose(even, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
     recognizer = Recognizer("best_model/saved_model.bin", VideoPredictor(balance=0.25))
-    face = recognizer.classify([Box(0, 0, 48, 48)], list(faces[:1]))[0]
+    face = recognizer.classify([Found(Box(0, 0, 48, 48), 1.0, 0.0)], list(faces[:1]))[0]
     np.testing.assert_allclose(list(face.probabilities.values()), shares[0], atol=1e-5)
 
     old = {name: value for name, value in model.facts.items() if name != "frequencies"}  # as ferplus was saved

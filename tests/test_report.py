@@ -188,7 +188,7 @@ def test_frames_without_faces_in_lines_of_json(tmp_path):
         (["--report=page.txt"], "none of the suffixes .html"),
         (["--report=clip.html", "--source=clip.html"], "would overwrite"),
         (["--report=page.html", "--every=0"], "every is 0"),
-        (["--report=file/page.html"], "nothing can be written to file"),
+        (["--report=file/page.html"], "cannot write file"),
     ],
 )
 def test_senseless_reports_are_refused(raw_model, tmp_path, monkeypatch, capsys, flags, fragment):

@@ -480,7 +480,7 @@ def test_recording_that_does_not_fit_on_the_disk_is_said_and_the_earlier_one_sta
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with (
-            pytest.raises(UserError, match=r"cannot write .*File too large"),
+            pytest.raises(UserError, match=r"cannot write .*no space is left"),
             Recorder(path, rate=10) as recorder,
         ):
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
