@@ -28,6 +28,6 @@ def without_credentials(text: str) -> str:
 
     A password may contain an `@` or a `/`, so all from the scheme to the last `@` is left out.
     """
-    text = re.sub(r"(:/+).*@", r"\1", text, flags=re.DOTALL)
+    text = re.sub(r"(:/+)\S*@", r"\1", text)
     text = re.sub(r"[^\s'\"=:/]+:[^\s:/\\'\"][^\s'\"]*@", "…@", text)
     return re.sub(r"(:/+[^\s'\"?]+\?)[^\s'\"]+", r"\1…", text)

@@ -178,7 +178,7 @@ def test_frames_without_faces_in_lines_of_json(tmp_path):
         log.write(7, 0.28, [])
     assert (tmp_path / "faces.jsonl").read_text() == (
         '{"seconds": 0.28, "frame": 7, "face": null, "box": null, "expression": null, "confidence": null, '
-        '"probabilities": null}\n'
+        '"score": null, "probabilities": null}\n'
     )
 
 

@@ -625,7 +625,7 @@ def test_search_that_is_damaged_or_of_another_version_is_refused(
     address, server, settings, drawn_dataset, cheap_trials, capsys
 ):
     without = {name: value for name, value in settings.items() if name != "samples"}
-    newer = {**settings, "augmentation": {**settings["augmentation"], "blur": 1.0}}
+    newer = {**settings, "augmentation": {**settings["augmentation"], "haze": 1.0}}
     whole = {"settings": json.dumps(settings), "format": FORMAT, "heartbeat": 2.0}
     with driver(server, "default", settings, few(1)):
         for change in (

@@ -26,7 +26,7 @@ _LIBRARY, _FUNCTION = "libfacedetection.so", "_Z14facedetect_cnnPhS_iii"  # face
 # The result: the number of faces as an int, then 16 numbers for each face: its score in hundredths, x, y, width and
 # height in pixels, ten coordinates of five points, and one that is not used.
 _RESULT_BYTES, _HEAD, _NUMBERS = 0x9000, 4, 16
-_one_at_a_time = threading.Lock()  # the library sets itself up in its first call
+_setting_up = threading.Lock()  # the library sets itself up in its first call
 
 
 def installed() -> bool:
@@ -40,8 +40,7 @@ def detect(image: np.ndarray, confidence: float) -> np.ndarray:
     The smallest are about 8 pixels wide in an image of at most 640 pixels. Larger images are scaled down to that.
     """
     small = np.ascontiguousarray(shrunk(image, _SIDE))
-    with _one_at_a_time:
-        faces = _finder()(small)
+    faces = _finder()(small)
     faces[:, :4] *= image.shape[1] / small.shape[1]
     faces[:, 4] /= 100
     return faces[faces[:, 4] >= confidence]
@@ -80,6 +79,7 @@ def _direct(path: Path) -> Find | None:
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
 
     def find(image: np.ndarray) -> np.ndarray:
+        """Needs no lock, which a forked process could inherit locked: each call has its own memory."""
         result = np.zeros(_RESULT_BYTES, np.uint8)
         height, width = image.shape[:2]
         function(result.ctypes.data, image.ctypes.data, width, height, image.strides[0])
@@ -87,6 +87,8 @@ def _direct(path: Path) -> Find | None:
         numbers = result[_HEAD : _HEAD + 2 * _NUMBERS * count].view(np.int16).reshape(count, _NUMBERS)
         return numbers[:, [1, 2, 3, 4, 0]].astype(np.float64)
 
+    with _setting_up:
+        find(np.zeros((32, 32, 3), np.uint8))
     return find
 
 
