@@ -8,6 +8,7 @@ Without FUZZ a few of each kind are tried, always the same.
 
 import collections
 import contextlib
+import hashlib
 import copy
 import functools
 import gzip
@@ -119,7 +120,7 @@ def tree(folder: Path) -> dict[str, Any]:
         if not path.is_dir() and not (path.name.startswith(".") and path.name.endswith(".lock")):
             found[str(path)] = path.lstat().st_mode
             with contextlib.suppress(OSError, UserError):
-                found[str(path)] = read_bytes(path)
+                found[str(path)] = hashlib.sha256(read_bytes(path)).hexdigest()  # short, where a failure is shown
     return found
 
 
@@ -393,7 +394,7 @@ def test_tables(whole, data, name):
 
 # --- places ----------------------------------------------------------------------------------------------------------
 
-PLACES = ("pipe", "circle", "circle/inside", "locked", "locked_folder/inside", "file/inside", "x" * 300)
+PLACES = ("pipe", "circle", "circle/inside", "locked")
 # A flag of each kind of place, and the other flags with which the command reaches it.
 READ = {
     "predict.py --image": ["--model_path=model.bin"],
