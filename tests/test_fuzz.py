@@ -8,10 +8,10 @@ Without FUZZ a few of each kind are tried, always the same.
 
 import collections
 import contextlib
-import hashlib
 import copy
 import functools
 import gzip
+import hashlib
 import io
 import json
 import os
