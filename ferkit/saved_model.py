@@ -87,16 +87,11 @@ class SavedModel:
         if balance is not None and self.frequencies is not None:
             learned = self.facts.get("hyperparams", {}).get("logit_adjustment", 0.0)  # taken out in training already
             factors = np.maximum(self.frequencies, LEAST_FREQUENCY) ** (learned - balance)
-            temperature = temperature if self.labels == "fer2013" else 1.0
+            temperature = temperature if labels_of(self.facts) == "fer2013" else 1.0
         if factors is not None:
             probabilities = probabilities * factors
             probabilities /= probabilities.sum(axis=1, keepdims=True)
         return at_temperature(probabilities, temperature)
-
-    @property
-    def labels(self) -> str:
-        """Whose labels the model has learned: see settings.LABELS."""
-        return self.facts.get("training", {}).get("labels", "fer2013")
 
     def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
@@ -109,6 +104,11 @@ class SavedModel:
             "features": np.ascontiguousarray(vectors, np.float32),
         }
         return self._network.run([arrays[name] for name in self._inputs])[0]
+
+
+def labels_of(facts: dict[str, Any]) -> str:
+    """Whose labels a model with these facts has learned: see settings.LABELS."""
+    return facts.get("training", {}).get("labels", "fer2013")
 
 
 def _frequencies(facts: dict[str, Any]) -> np.ndarray | None:

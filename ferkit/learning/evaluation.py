@@ -19,6 +19,7 @@ from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.learning.calibration import calibration_error
 from ferkit.learning.plots import draw_confusion_matrix
+from ferkit.saved_model import labels_of
 
 EVALUATED = {"PublicTest": "Validation", "PrivateTest": "Test"}  # the split to choose by, the split to report
 
@@ -81,19 +82,14 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
     }
 
 
-def labels_of(model: Classifier) -> str:
-    """Whose labels the model has learned: see settings.LABELS."""
-    return model.facts.get("training", {}).get("labels", "fer2013")
-
-
 def images_learned_by(model: Classifier, dataset: Dataset) -> np.ndarray | None:
     """The training faces (N, 48, 48) of the model, or None unless they are those of the dataset.
 
     If the dataset had some of them only, too many other faces would seem to be new.
     """
-    if labels_of(model) != "fer2013" and "ferplus" not in dataset.manifest:
+    if labels_of(model.facts) != "fer2013" and "ferplus" not in dataset.manifest:
         return None
-    same = dataset.labelled(labels_of(model))
+    same = dataset.labelled(labels_of(model.facts))
     known = model.facts.get("dataset", {}).get("counts", {}).get("Training")
     if set(same.expressions) != set(model.expressions) or known != same.counts.get("Training", 0):
         return None
@@ -106,7 +102,7 @@ def evaluate_and_write(model: Classifier, dataset: Dataset, folder: Path, augmen
     print(metrics_text(metrics))
     asked = len(metrics["expressions"])
     suffix = f"_asked_for_{asked}" if asked < len(model.expressions) else ""  # does not replace the model's own metrics
-    suffix += f"_{dataset.label_source}" if dataset.label_source != labels_of(model) else ""
+    suffix += f"_{dataset.label_source}" if dataset.label_source != labels_of(model.facts) else ""
     suffix += "_augmented" if augmented else ""
     numbers, picture = folder / f"metrics{suffix}.json", folder / f"confusion_matrix{suffix}.png"
     write_metrics(metrics, numbers)
