@@ -46,6 +46,18 @@ def model_c(layers: "Layers", faces: "Tensor") -> "Tensor":
     return layers.flatten(vector)  # no effect, but initial weights depend on the number of operations
 
 
+def model_d(layers: "Layers", faces: "Tensor") -> "Tensor":
+    """Model D of this project: ten residual convolutions of 3×3 that begin at full size, with squeeze-excitation."""
+    for stage, (filters, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3))):
+        if stage:
+            faces = layers.max_pooling(faces)
+        faces = layers.convolution(faces, filters, 3)
+        for place in range(1, count):
+            change = layers.convolution(faces, filters, 3)
+            faces = faces + (layers.squeeze_excitation(change) if place == count - 1 else change)
+    return layers.dropout(layers.global_average_pooling(faces))
+
+
 def with_dense_layers(
     layers: "Layers", faces: "Tensor", convolutions: "list[Convolution] | tuple[Convolution, ...]", *units: int
 ) -> "Tensor":
@@ -64,4 +76,5 @@ ARCHITECTURES = {
     "A": Architecture(model_a, joint=40, published=True),
     "B": Architecture(model_b, joint=128, published=True),
     "C": Architecture(model_c, joint=128),
+    "D": Architecture(model_d, joint=128),
 }

@@ -148,34 +148,38 @@ A_AND_B = {  # the same settings for all inputs, so that the comparison does not
     "epochs": 30,
 }
 
-# Settings that replace those above: always for C; with settings="ours" or "taught" for A and B. Flags override them.
+C_AND_D: dict[str, Any] = {
+    "settings": "ours",
+    "features": "none",
+    "standardize": True,
+    "optimizer": "nesterov",
+    "optimizer_param": 0.9,
+    "learning_rate": 0.05,
+    "schedule": "cosine",
+    "warmup_steps": 448,
+    "keep_prob": 0.5,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.1,
+    "ema_decay": 0.999,
+    "batch_size": 64,
+    "flip": True,
+    "shift": 0.1,
+    "zoom": 0.15,
+    "rotation": 15.0,
+    "contrast": 0.3,
+    "brightness": 0.1,
+    "erasing": 0.5,
+    "epochs": 64,
+    "quantize": True,
+}
+
+# Settings that replace those above: always for C and D; with settings="ours" or "taught" for A and B. Flags override
+# them.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "A": A_AND_B,
     "B": A_AND_B,
-    "C": {
-        "settings": "ours",
-        "features": "none",
-        "standardize": True,
-        "optimizer": "nesterov",
-        "optimizer_param": 0.9,
-        "learning_rate": 0.05,
-        "schedule": "cosine",
-        "warmup_steps": 448,
-        "keep_prob": 0.5,
-        "weight_decay": 5e-4,
-        "label_smoothing": 0.1,
-        "ema_decay": 0.999,
-        "batch_size": 64,
-        "flip": True,
-        "shift": 0.1,
-        "zoom": 0.15,
-        "rotation": 15.0,
-        "contrast": 0.3,
-        "brightness": 0.1,
-        "erasing": 0.5,
-        "epochs": 64,
-        "quantize": True,
-    },
+    "C": C_AND_D,
+    "D": C_AND_D,
 }
 
 # Further settings of A and B with settings="taught", to learn from the included model fer2013.

@@ -128,6 +128,6 @@ def test_a_name_that_is_not_registered_is_refused_with_those_that_are(flag, comp
 
 def test_a_name_that_parameters_py_misspells_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parameters, "NETWORK", parameters.Network(model="D"))
+    monkeypatch.setattr(parameters, "NETWORK", parameters.Network(model="X"))
     assert train.main(["--train=yes"]) == 2
-    assert capsys.readouterr().err == "error: there is no Model D: model.py has A, B, C, slim\n"
+    assert capsys.readouterr().err == "error: there is no Model X: model.py has A, B, C, D, slim\n"

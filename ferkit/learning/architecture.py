@@ -9,6 +9,10 @@ from ferkit.errors import UserError
 if TYPE_CHECKING:  # TensorFlow is slow to import
     from ferkit.learning.layers import Layers, Tensor
 
+BATCH_NORM_MOMENTUM = 0.9  # of the moving averages that inference uses
+BATCH_NORM_EPSILON = 1e-5
+FEATURE_UNITS = 1024  # units of the fully connected layer for landmarks and HOG
+
 
 @dataclass(frozen=True)
 class Architecture:

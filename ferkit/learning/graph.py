@@ -5,20 +5,19 @@ flatbuffer = inference_flatbuffer("checkpoints/epoch-3", network, architecture, 
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE
-from ferkit.learning.architecture import Architecture
+from ferkit.learning.architecture import FEATURE_UNITS, Architecture
 from ferkit.learning.layers import Dropout, Layers, Tensor
 from ferkit.learning.scaling import Scaling
 from ferkit.learning.tflearn_compat import tf, tflearn
 from ferkit.processes import quiet
 from ferkit.settings import Hyperparams, Network
-
-FEATURE_UNITS = 1024  # units of the fully connected layer for landmarks and HOG
 
 
 class TrainingGraph:
@@ -106,18 +105,19 @@ class TrainingGraph:
 
 
 def inference_flatbuffer(
-    checkpoint: str,
+    weights: str | Mapping[str, np.ndarray],
     network: Network,
     architecture: Architecture,
     scaling: Scaling | None,
     averaged: bool = False,
     quantize: bool = False,
 ) -> bytes:
-    """The network of a checkpoint as a LiteRT flatbuffer that maps raw inputs to probabilities.
+    """A network as a LiteRT flatbuffer that maps raw inputs to probabilities.
 
-    Its inputs are `images` (N, 48, 48, 1) float32 of 0…255 and, for a network with features, `features` (N, size)
-    float32. averaged: use the exponential moving average (EMA) of the weights. quantize: store the weights in 8 bits;
-    activations are still computed as floats.
+    weights: the path of a checkpoint, or an array for each name of a weight.
+    The inputs are `images` (N, 48, 48, 1) float32 of 0…255 and, for a network with features, `features` (N, size)
+    float32. averaged: use the exponential moving average (EMA) of the checkpoint's weights. quantize: store the weights
+    in 8 bits; activations are still computed as floats.
     """
     with tf.Graph().as_default(), quiet(), tf.Session() as session:
         images = tf.placeholder(tf.float32, (None, IMAGE_SIZE, IMAGE_SIZE, 1), "images")
@@ -125,9 +125,13 @@ def inference_flatbuffer(
         if network.features != "none":
             inputs.append(tf.placeholder(tf.float32, (None, features.size(network.features)), "features"))
         probabilities = tf.nn.softmax(build(images, inputs[-1], network, architecture, scaling, dropout=None))
-        ema = tf.train.ExponentialMovingAverage(0.0) if averaged else None
-        names = {ema.average_name(weight) if ema else weight.op.name: weight for weight in network_variables()}
-        tf.train.Saver(names).restore(session, checkpoint)
+        if isinstance(weights, str):
+            ema = tf.train.ExponentialMovingAverage(0.0) if averaged else None
+            names = {ema.average_name(weight) if ema else weight.op.name: weight for weight in network_variables()}
+            tf.train.Saver(names).restore(session, weights)
+        else:
+            for weight in network_variables():
+                weight.load(weights[weight.op.name], session)
         converter = tf.lite.TFLiteConverter.from_session(session, inputs, [probabilities])
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

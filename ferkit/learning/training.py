@@ -186,11 +186,9 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
     rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
 
     def batch(step: int) -> tuple[Split, np.ndarray | None]:
-        random = np.random.default_rng((run.training.seed, epoch, step))
-        faces = learn.take(rows[step])
-        images, vectors = augment(faces.images, faces.features, run.network.features, run.augmentation, random)
-        taught = run.teacher.probabilities(images, vectors) if run.teacher else None
-        return dataclasses.replace(faces, images=images, features=vectors), taught
+        faces = changed_batch(run, learn.take(rows[step]), epoch, step)
+        taught = run.teacher.probabilities(faces.images, faces.features) if run.teacher else None
+        return faces, taught
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, 0)
@@ -199,6 +197,13 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
             if step + 1 < len(rows):
                 ahead = pool.submit(batch, step + 1)
             yield ready
+
+
+def changed_batch(run: Run, faces: Split, epoch: int, step: int) -> Split:
+    """The faces of a step, randomly changed. The changes depend only on the seed, the epoch and the step."""
+    random = np.random.default_rng((run.training.seed, epoch, step))
+    images, vectors = augment(faces.images, faces.features, run.network.features, run.augmentation, random)
+    return dataclasses.replace(faces, images=images, features=vectors)
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -1,0 +1,356 @@
+"""Training in PyTorch, on a GPU or a CPU: model.py's architectures, with the recipe and the random faces of train.py.
+
+    network, history = fit(run, Path("work/student.pt"), learn, validation, teachers=[teacher])
+    weights_of(network)["network/logits/W"]
+
+PyTorch is optional. The weights have the names and the layout of the TensorFlow graph (`ferkit.learning.graph`), which
+converts them to a saved model. Random initial weights and dropout differ from TensorFlow's; all else is the same.
+"""
+
+import copy
+import functools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ferkit import features
+from ferkit.constants import IMAGE_SIZE
+from ferkit.data.dataset import Split
+from ferkit.errors import UserError
+from ferkit.files import whole_file
+from ferkit.learning.architecture import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, FEATURE_UNITS
+from ferkit.learning.run import Diverged, Run
+from ferkit.learning.scaling import Scaling
+from ferkit.learning.training import changed_batch, shuffled_batches
+from ferkit.settings import Hyperparams
+
+VALIDATION_BATCH = 512
+WORKERS = 14  # processes that change faces, at most
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
+
+
+class Layers(nn.Module):
+    """The layers of `ferkit.learning.layers` in PyTorch: (N, C, H, W) tensors, channels last in memory.
+
+    The first call of a layer makes its weights; later calls use them again. `start` begins a pass.
+    """
+
+    def __init__(self, batch_norm_conv: bool, batch_norm_fc: bool, keep_prob: float) -> None:
+        super().__init__()
+        self._batch_norm_conv, self._batch_norm_fc, self._drop = batch_norm_conv, batch_norm_fc, 1 - keep_prob
+        self.parts = nn.ModuleDict()  # by the variable scope of the TensorFlow graph
+        self.start()
+
+    def start(self) -> None:
+        self._convolutions = self._dense = self._gates = 0
+
+    def convolution(self, layer: torch.Tensor, filters: int, side: int, pooled: bool = False) -> torch.Tensor:
+        self._convolutions += 1
+        scope = f"convolution_{self._convolutions}"
+        layer = functional.relu(self._part(scope, nn.Conv2d, layer.shape[1], filters, side, padding="same")(layer))
+        if self._batch_norm_conv:
+            layer = self._norm(f"{scope}_norm", nn.BatchNorm2d, filters)(layer)
+        return self.max_pooling(layer) if pooled else layer
+
+    def max_pooling(self, layer: torch.Tensor) -> torch.Tensor:
+        if layer.shape[2] % 2:  # TensorFlow pads an odd side on both ends, an even one at its end
+            return functional.max_pool2d(layer, 3, 2, padding=1)
+        return functional.max_pool2d(layer, 3, 2, ceil_mode=True)
+
+    def squeeze_excitation(self, layer: torch.Tensor, share: int = 8) -> torch.Tensor:
+        self._gates += 1
+        scope, filters = f"gate_{self._gates}", layer.shape[1]
+        gate = functional.relu(self._part(f"{scope}_in", nn.Linear, filters, filters // share)(layer.mean(dim=(2, 3))))
+        gate = torch.sigmoid(self._part(f"{scope}_out", nn.Linear, filters // share, filters)(gate))
+        return layer * gate[:, :, None, None]
+
+    def global_average_pooling(self, layer: torch.Tensor) -> torch.Tensor:
+        return layer.mean(dim=(2, 3))
+
+    def flatten(self, layer: torch.Tensor) -> torch.Tensor:
+        return (layer.permute(0, 2, 3, 1) if layer.ndim == 4 else layer).flatten(1)
+
+    def dropout(self, layer: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(layer, self._drop, self.training)
+
+    def dense(self, layer: torch.Tensor, units: int) -> torch.Tensor:
+        self._dense += 1
+        return self.fully_connected(self.dropout(layer), units, f"dense_{self._dense}")
+
+    def fully_connected(self, layer: torch.Tensor, units: int, scope: str) -> torch.Tensor:
+        layer = functional.relu(self._part(scope, nn.Linear, layer.shape[1], units)(layer))
+        return self._norm(f"{scope}_norm", nn.BatchNorm1d, units)(layer) if self._batch_norm_fc else layer
+
+    def logits(self, layer: torch.Tensor, classes: int) -> torch.Tensor:
+        return self._part("logits", nn.Linear, layer.shape[1], classes)(layer)
+
+    def _norm(self, scope: str, kind: type[nn.Module], filters: int) -> nn.Module:
+        return self._part(scope, kind, filters, eps=BATCH_NORM_EPSILON, momentum=1 - BATCH_NORM_MOMENTUM)
+
+    def _part(self, scope: str, kind: type[nn.Module], *sizes: int, **options: Any) -> nn.Module:
+        if scope not in self.parts:
+            self.parts[scope] = part = kind(*sizes, **options).train(self.training)
+            if isinstance(part, nn.Conv2d | nn.Linear):  # He et al., ICCV 2015
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu" if scope != "logits" else "linear")
+                nn.init.zeros_(part.bias)
+        return self.parts[scope]
+
+
+class TorchNetwork(nn.Module):
+    """The network of a run: raw faces (N, 48, 48) uint8 and features (N, size) float32 -> logits (N, K)."""
+
+    def __init__(self, run: Run, scaling: Scaling | None) -> None:
+        super().__init__()
+        self._network, self._architecture = run.network, run.architecture
+        self.layers = Layers(run.network.batch_norm_conv, run.network.batch_norm_fc, run.hyperparams.keep_prob)
+        size = features.size(run.network.features)
+        mean, deviation = (scaling.pixel_mean, scaling.pixel_deviation) if scaling else (0.0, 1.0)
+        means = scaling.feature_means if scaling else np.zeros(size, np.float32)
+        deviations = scaling.feature_deviations if scaling else np.ones(size, np.float32)
+        for name, values in (("pixels", (mean, deviation)), ("means", means), ("deviations", deviations)):
+            self.register_buffer(name, torch.tensor(np.asarray(values), dtype=torch.float32), persistent=False)
+        with torch.no_grad():  # makes the weights
+            self.eval()(torch.zeros(1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), torch.zeros(1, size))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        layers = self.layers
+        layers.start()
+        faces = (images[:, None].float() - self.pixels[0]) / self.pixels[1]
+        layer = self._architecture.build(layers, faces.contiguous(memory_format=torch.channels_last))
+        if self._network.features != "none":
+            vectors = (vectors - self.means) / self.deviations
+            layer = layers.fully_connected(layer, self._architecture.joint, "image_joint")
+            vectors = layers.fully_connected(vectors, FEATURE_UNITS, "feature_dense")
+            vectors = layers.fully_connected(vectors, self._architecture.joint, "feature_joint")
+            layer = torch.cat([layer, vectors], dim=1)
+        return layers.logits(layer, self._network.output_size).float()
+
+
+def fit(
+    run: Run, checkpoint: Path, learn: Split, validation: Split | None, teachers: Sequence[nn.Module] = ()
+) -> tuple[TorchNetwork, list[dict[str, float]]]:
+    """Trains the network of `run`: returns it after the last epoch, with averaged weights (ema_decay), and its history.
+
+    teachers: their mean probabilities of the same changed faces make up the share `teacher_share` of what is learned.
+    checkpoint: the file from which a stopped training goes on; of another training, it is replaced.
+    Raises Diverged when the loss is no number.
+    """
+    device = best_device()
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(run.training.seed)
+    network = TorchNetwork(run, Scaling.of(learn.images, learn.features) if run.network.standardize else None)
+    training = _Training(network.to(device), run)
+    if checkpoint.is_file():
+        training.restore(checkpoint)
+    loader = torch.utils.data.DataLoader(
+        _Steps(run, learn),
+        batch_size=None,
+        sampler=range(len(training.history) * run.steps_per_epoch, run.steps),
+        num_workers=min(WORKERS, torch.multiprocessing.cpu_count()),
+        prefetch_factor=8,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # otherwise it would draw from the random numbers of the training
+    )
+    loss, started, written = torch.zeros((), device=device), time.perf_counter(), time.perf_counter()
+    for step, batch in enumerate(loader, len(training.history) * run.steps_per_epoch):
+        if step % run.steps_per_epoch == 0:  # so that a training that goes on drops out what it would have
+            torch.manual_seed(run.training.seed * 1000 + step // run.steps_per_epoch)
+        images, vectors, targets = (part.to(device, non_blocking=True) for part in batch)
+        loss += training.step(step, images, vectors, targets, teachers)
+        if (step + 1) % run.steps_per_epoch:
+            continue
+        now = time.perf_counter()
+        row = {"epoch": (step + 1) // run.steps_per_epoch, "loss": float(loss) / run.steps_per_epoch}
+        if not math.isfinite(row["loss"]):
+            raise Diverged(f"the loss became {row['loss']} in epoch {row['epoch']}: try a lower --learning_rate")
+        if validation is not None:
+            row |= validated(training.averaged, validation)
+        row["seconds"] = time.perf_counter() - started
+        training.history.append(row)
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+        if now - written > CHECKPOINT_SECONDS or step + 1 == run.steps:
+            training.write(checkpoint)
+            written = time.perf_counter()
+        loss.zero_()
+        started = time.perf_counter()
+    return training.averaged, training.history
+
+
+class _Training:
+    """The state of a training: the network, the average of its weights, the optimizer, and the history."""
+
+    def __init__(self, network: TorchNetwork, run: Run) -> None:
+        self.network, self.run = network.train(), run
+        self.averaged = copy.deepcopy(network).eval().requires_grad_(False) if run.hyperparams.ema_decay else network
+        kernels = [weight for weight in network.parameters() if weight.ndim > 1]
+        others = [weight for weight in network.parameters() if weight.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": kernels, "weight_decay": run.hyperparams.weight_decay},
+            {"params": others},
+        ]
+        self.optimizer = _optimizer(groups, run)
+        self.history: list[dict[str, float]] = []
+        self._pairs = [
+            [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
+            for module in (self.averaged, self.network)
+        ]
+
+    def step(
+        self,
+        step: int,
+        images: torch.Tensor,
+        vectors: torch.Tensor,
+        targets: torch.Tensor,
+        teachers: Sequence[nn.Module],
+    ) -> torch.Tensor:
+        """One step of the optimizer; returns the loss."""
+        hyperparams = self.run.hyperparams
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(hyperparams, step, self.run.steps)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            if teachers:
+                with torch.no_grad():
+                    taught = torch.stack([teacher(images, vectors).softmax(1) for teacher in teachers]).mean(0)
+                targets = targets + hyperparams.teacher_share * (taught - targets)
+            if hyperparams.mixup:
+                random = np.random.default_rng((self.run.training.seed, step, 999))
+                share = float(random.beta(hyperparams.mixup, hyperparams.mixup))
+                images, vectors, targets = (
+                    share * part + (1 - share) * part.flip(0) for part in (images.float(), vectors, targets)
+                )
+            loss = functional.cross_entropy(self.network(images, vectors), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.averaged is not self.network:
+            with torch.no_grad():
+                decay = min(hyperparams.ema_decay, (2 + step) / (11 + step))  # as TensorFlow's
+                torch._foreach_lerp_(*self._pairs, 1 - decay)
+        return loss.detach()
+
+    def write(self, checkpoint: Path) -> None:
+        parts = {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with whole_file(checkpoint) as temporary:
+            torch.save({"settings": repr(self.run.resumable()), "history": self.history, **parts}, temporary)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Continues the training of a checkpoint, unless that is of other settings."""
+        saved = torch.load(checkpoint, map_location=next(self.network.parameters()).device, weights_only=True)
+        if saved["settings"] == repr(self.run.resumable()):
+            self.network.load_state_dict(saved["network"])
+            self.averaged.load_state_dict(saved["averaged"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.history = saved["history"]
+
+
+class _Steps(torch.utils.data.Dataset):
+    """The batches of a training by their step: changed faces, their features, and what is to be learned of them."""
+
+    def __init__(self, run: Run, learn: Split) -> None:
+        self.run, self.learn = run, learn
+        self.rows = functools.lru_cache(2)(
+            lambda epoch: shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
+        )
+
+    def __len__(self) -> int:
+        return self.run.steps
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        import cv2
+
+        cv2.setNumThreads(0)  # there is a process for each core already
+        epoch, place = step // self.run.steps_per_epoch + 1, step % self.run.steps_per_epoch
+        faces = changed_batch(self.run, self.learn.take(self.rows(epoch)[place]), epoch, place)
+        classes, smoothing = self.run.network.output_size, self.run.hyperparams.label_smoothing
+        targets = np.eye(classes, dtype=np.float32)[faces.labels] if faces.targets is None else faces.targets
+        targets = targets * (1 - smoothing) + smoothing / classes
+        return torch.from_numpy(faces.images), torch.from_numpy(faces.features), torch.from_numpy(targets)
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def rate(hyperparams: Hyperparams, step: int, steps: int) -> float:
+    """The learning rate at `step` of `steps`: the schedule of `ferkit.learning.graph.learning_rate`."""
+    warmup = hyperparams.warmup_steps
+    after = max(step - warmup, 0)
+    if hyperparams.schedule == "cosine":
+        share = hyperparams.learning_rate * (1 + math.cos(math.pi * min(after / max(1, steps - warmup), 1))) / 2
+    else:
+        share = hyperparams.learning_rate * hyperparams.learning_rate_decay ** (after // hyperparams.decay_step)
+    return share * min((step + 1) / warmup, 1) if warmup else share
+
+
+def _optimizer(groups: list[dict[str, Any]], run: Run) -> torch.optim.Optimizer:
+    parameter, rate = run.hyperparams.optimizer_param, run.hyperparams.learning_rate
+    if run.hyperparams.optimizer in ("momentum", "nesterov"):
+        nesterov = run.hyperparams.optimizer == "nesterov"
+        return torch.optim.SGD(groups, rate, momentum=parameter, nesterov=nesterov)
+    if run.hyperparams.optimizer == "adam":
+        return torch.optim.Adam(groups, rate, betas=(parameter, 0.999))
+    raise UserError(f"PyTorch trains with momentum, nesterov or adam, not {run.hyperparams.optimizer}")
+
+
+@torch.no_grad()
+def probabilities(network: nn.Module, images: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """What the network answers: (N, 48, 48) uint8, (N, size) float32 -> (N, K) float32."""
+    device = next(network.parameters()).device
+    answers = [np.zeros((0,), np.float32)]
+    for start in range(0, len(images), VALIDATION_BATCH):
+        batch = (torch.from_numpy(part[start : start + VALIDATION_BATCH]).to(device) for part in (images, vectors))
+        answers.append(network(*batch).softmax(1).cpu().numpy())
+    return np.concatenate(answers[1:])
+
+
+def validated(network: nn.Module, split: Split) -> dict[str, float]:
+    """Accuracy and mean negative log-likelihood of the labels."""
+    was = network.training
+    answers = probabilities(network.eval(), split.images, split.features)
+    network.train(was)
+    right = answers.argmax(1) == split.labels
+    likelihood = np.maximum(answers[np.arange(len(answers)), split.labels], 1e-9)
+    return {"validation_accuracy": float(right.mean()), "validation_loss": float(-np.log(likelihood).mean())}
+
+
+# Names of weights here and in the TensorFlow graph.
+WEIGHTS = {"weight": "W", "bias": "b"}
+NORMS = {"weight": "scale", "bias": "offset", "running_mean": "mean", "running_var": "variance"}
+
+
+def weights_of(network: TorchNetwork) -> dict[str, np.ndarray]:
+    """The weights under the names and in the layout of the TensorFlow graph."""
+    weights = {}
+    for scope, part in network.layers.parts.items():
+        norm = isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
+        for name, other in (NORMS if norm else WEIGHTS).items():
+            array = getattr(part, name).detach().float().cpu().numpy()
+            if array.ndim == 4:
+                array = array.transpose(2, 3, 1, 0)
+            weights[f"network/{scope}/{other}"] = np.ascontiguousarray(array.T if array.ndim == 2 else array)
+    return weights
+
+
+def set_weights(network: TorchNetwork, weights: Mapping[str, np.ndarray]) -> None:
+    """The reverse of `weights_of`. Raises KeyError for a weight that is missing."""
+    for scope, part in network.layers.parts.items():
+        norm = isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)
+        for name, other in (NORMS if norm else WEIGHTS).items():
+            array = np.asarray(weights[f"network/{scope}/{other}"], np.float32)
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            tensor = torch.from_numpy(np.ascontiguousarray(array.T if array.ndim == 2 else array))
+            with torch.no_grad():
+                getattr(part, name).copy_(tensor)

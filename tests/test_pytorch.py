@@ -1,0 +1,121 @@
+"""PyTorch's networks answer as TensorFlow's with the same weights, and a training can be stopped and continued."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ferkit.data.dataset import Split
+from ferkit.learning.run import Run
+from ferkit.learning.scaling import Scaling
+from ferkit.saved_model import SavedModel
+from ferkit.settings import Augmentation, Hyperparams, Network, Training
+from model import ARCHITECTURES
+
+torch = pytest.importorskip("torch", reason="PyTorch, which is optional, is not installed")
+
+
+class Faces:
+    """As much of a dataset as a training needs: two classes, bright and dark."""
+
+    counts = {"Training": 96}  # noqa: RUF012
+    expressions = ("Dark", "Bright")
+    label_source = "fer2013"
+    fingerprint = "none"
+
+    def feature_provenance(self, feature: str) -> dict:
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def teacher_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "teacher_facts", {})
+
+
+def split(count: int, seed: int, size: int = 0) -> Split:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    images = random.integers(0, 90, (count, 48, 48)) + 120 * labels[:, None, None]
+    return Split(images.astype(np.uint8), random.random((count, size), np.float32), labels)
+
+
+def run_of(model: str = "C", feature: str = "none", **hyperparams: object) -> Run:
+    network = Network(model=model, features=feature, output_size=2, standardize=True)
+    values = {"optimizer": "nesterov", "optimizer_param": 0.9, "learning_rate": 0.02, "batch_size": 32, **hyperparams}
+    training = Training(epochs=2, seed=1)
+    return Run(Faces(), ARCHITECTURES[model], network, Hyperparams(**values), training, Augmentation(flip=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model, feature", [("A", "landmarks"), ("D", "none")])
+def test_a_network_answers_as_tensorflows_with_its_weights(model: str, feature: str) -> None:
+    from ferkit import features
+    from ferkit.learning import pytorch
+    from ferkit.learning.graph import inference_flatbuffer
+
+    faces = split(6, 0, features.size(feature))
+    run, scaling = run_of(model, feature), Scaling.of(faces.images, faces.features)
+    network = pytorch.TorchNetwork(run, scaling)
+    for name, values in network.state_dict().items():  # so that none of them is without effect
+        if values.ndim == 1:
+            values.copy_(torch.rand(values.shape) / 2 + (0.5 if name.endswith(("running_var", "weight")) else 0))
+    flatbuffer = inference_flatbuffer(pytorch.weights_of(network), run.network, run.architecture, scaling)
+    facts = {"expressions": Faces.expressions, "features": feature, "feature_provenance": {}}
+    ours = pytorch.probabilities(network, faces.images, faces.features)
+    np.testing.assert_allclose(ours, SavedModel(flatbuffer, facts).predict(faces.images, faces.features), atol=1e-5)
+    other = pytorch.TorchNetwork(run, scaling)
+    pytorch.set_weights(other, pytorch.weights_of(network))
+    assert (pytorch.probabilities(other, faces.images, faces.features) == ours).all()
+
+
+def test_a_network_learns_and_is_the_average_of_its_weights(tmp_path: Path) -> None:
+    from ferkit.learning import pytorch
+
+    _, history = pytorch.fit(run_of(ema_decay=0.5), tmp_path / "state.pt", split(96, 0), split(40, 1))
+    assert history[-1]["validation_accuracy"] > 0.9 and history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ferkit.learning import pytorch
+
+    monkeypatch.setattr(pytorch, "CHECKPOINT_SECONDS", 0.0)
+    learn, run = split(96, 0), run_of(ema_decay=0.5, mixup=0.2, keep_prob=0.9)
+    whole, _ = pytorch.fit(run, tmp_path / "whole.pt", learn, None)
+
+    def stop(training: object, checkpoint: Path, write=pytorch._Training.write) -> None:
+        write(training, checkpoint)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pytorch._Training, "write", stop)
+        pytorch.fit(run, tmp_path / "state.pt", learn, None)
+    resumed, history = pytorch.fit(run, tmp_path / "state.pt", learn, None)
+    assert [row["epoch"] for row in history] == [1, 2]
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_mean_of_the_teachers_is_learned(tmp_path: Path) -> None:
+    from ferkit.learning import pytorch
+
+    learn = split(96, 0)
+    wrong = dataclasses.replace(learn, labels=1 - learn.labels)
+    teachers = [pytorch.fit(run_of(), tmp_path / f"{seed}.pt", learn, None)[0].eval() for seed in (1, 1)]
+    run = run_of(teacher_share=1.0)
+    network, _ = pytorch.fit(run, tmp_path / "student.pt", wrong, None, teachers)  # the labels do not count
+    assert pytorch.validated(network, split(40, 1))["validation_accuracy"] > 0.9
+
+
+def test_rates_are_those_of_tensorflow() -> None:
+    from ferkit.learning import pytorch
+    from ferkit.learning.graph import learning_rate
+    from ferkit.learning.tflearn_compat import tf
+
+    for schedule in ("cosine", "exponential"):
+        hyperparams = Hyperparams(schedule=schedule, warmup_steps=10, decay_step=7)
+        with tf.Graph().as_default(), tf.Session() as session:
+            step = tf.placeholder(tf.int64, ())
+            theirs = learning_rate(hyperparams, step, 60)
+            for number in (0, 5, 10, 33, 59):
+                ours = pytorch.rate(hyperparams, number, 60)
+                assert ours == pytest.approx(float(session.run(theirs, {step: number})), rel=1e-5)
