@@ -47,14 +47,10 @@ def model_c(layers: "Layers", faces: "Tensor") -> "Tensor":
 
 
 def model_d(layers: "Layers", faces: "Tensor") -> "Tensor":
-    """Model D of this project: ten residual convolutions of 3×3 that begin at full size, with squeeze-excitation."""
-    for stage, (filters, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3))):
-        if stage:
-            faces = layers.max_pooling(faces)
-        faces = layers.convolution(faces, filters, 3)
-        for place in range(1, count):
-            change = layers.convolution(faces, filters, 3)
-            faces = faces + (layers.squeeze_excitation(change) if place == count - 1 else change)
+    """Model D of this project: ten convolutions of 3×3, the first two at full size, then global average pooling."""
+    for filters, count, pooled in ((64, 2, True), (128, 2, True), (256, 3, True), (512, 3, False)):
+        for place in range(count):
+            faces = layers.convolution(faces, filters, 3, pooled=pooled and place == count - 1)
     return layers.dropout(layers.global_average_pooling(faces))
 
 

@@ -25,6 +25,7 @@ SOURCES_OF_SETTINGS = ("published", "ours", "taught")
 LABELS = ("fer2013", "ferplus", "ferplus8")  # FER2013's own; FER+'s votes; these with an eighth expression, Contempt
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
+ENGINES = ("tensorflow", "pytorch")
 
 # Names of settings and facts in files of earlier versions, with their present names.
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
@@ -32,7 +33,7 @@ RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
 ADDED: dict[str, dict[str, Any]] = {
     "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0, "fer2013_share": 0.0},
     "augmentation": {"blur": 0.0, "jpeg": 0.0, "darkness": 0.0},
-    "training": {"quantize": False, "bfloat16": "auto", "labels": "fer2013"},
+    "training": {"quantize": False, "bfloat16": "auto", "labels": "fer2013", "engine": "tensorflow"},
 }
 
 Settings = TypeVar("Settings")
@@ -229,6 +230,9 @@ class Training:
         "fer2013",
         "whose labels are learned and evaluated; ferplus: the votes of FER+; ferplus8: these, with Contempt",
         choices=LABELS,
+    )
+    engine: str = setting(
+        "tensorflow", "what computes the training; pytorch: quicker, and on a GPU if there is one", choices=ENGINES
     )
     epochs: int = setting(13, "passes over the training set", range=at_least(1))
     seed: int = setting(0, "seed of all random numbers; the same seed repeats a training", range=at_least(0, 2**31))

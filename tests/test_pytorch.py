@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ferkit.data.dataset import Split
-from ferkit.learning.run import Run
+from ferkit.learning.run import CannotResume, Run, State
 from ferkit.learning.scaling import Scaling
 from ferkit.saved_model import SavedModel
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
@@ -26,11 +26,6 @@ class Faces:
 
     def feature_provenance(self, feature: str) -> dict:
         return {}
-
-
-@pytest.fixture(autouse=True)
-def teacher_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "teacher_facts", {})
 
 
 def split(count: int, seed: int, size: int = 0) -> Split:
@@ -68,11 +63,15 @@ def test_a_network_answers_as_tensorflows_with_its_weights(model: str, feature: 
     assert (pytorch.probabilities(other, faces.images, faces.features) == ours).all()
 
 
-def test_a_network_learns_and_is_the_average_of_its_weights(tmp_path: Path) -> None:
+def test_a_network_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     from ferkit.learning import pytorch
 
-    _, history = pytorch.fit(run_of(ema_decay=0.5), tmp_path / "state.pt", split(96, 0), split(40, 1))
-    assert history[-1]["validation_accuracy"] > 0.9 and history[-1]["loss"] < history[0]["loss"]
+    validation = split(40, 1)
+    training = pytorch.TorchTraining(run_of(ema_decay=0.5), split(96, 0), validation, tmp_path / "state.pt")
+    first, last = training.fit().history
+    assert last["validation_accuracy"] > 0.9 and last["loss"] < first["loss"] and last["accuracy"] > first["accuracy"]
+    best = max(first["validation_accuracy"], last["validation_accuracy"])
+    assert pytorch.validated(training.best, validation)["validation_accuracy"] == best
 
 
 def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,30 +79,35 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, mon
 
     monkeypatch.setattr(pytorch, "CHECKPOINT_SECONDS", 0.0)
     learn, run = split(96, 0), run_of(ema_decay=0.5, mixup=0.2, keep_prob=0.9)
-    whole, _ = pytorch.fit(run, tmp_path / "whole.pt", learn, None)
+    whole = pytorch.TorchTraining(run, learn, None, tmp_path / "whole.pt")
+    whole.fit()
 
-    def stop(training: object, checkpoint: Path, write=pytorch._Training.write) -> None:
-        write(training, checkpoint)
+    def stop(state: State) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pytorch._Training, "write", stop)
-        pytorch.fit(run, tmp_path / "state.pt", learn, None)
-    resumed, history = pytorch.fit(run, tmp_path / "state.pt", learn, None)
-    assert [row["epoch"] for row in history] == [1, 2]
-    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+    with pytest.raises(KeyboardInterrupt):
+        pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt").fit(stop)
+    resumed = pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt", resume=True)
+    assert [row["epoch"] for row in resumed.fit().history] == [1, 2]
+    for one, other in zip(whole.best.state_dict().values(), resumed.best.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+    with pytest.raises(CannotResume, match=r"has keep_prob=0\.9, not 0\.5"):
+        pytorch.TorchTraining(run_of(keep_prob=0.5, ema_decay=0.5, mixup=0.2), learn, None, tmp_path / "state.pt", True)
+    (tmp_path / "state.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(CannotResume, match="is damaged"):
+        pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt", resume=True)
 
 
 def test_the_mean_of_the_teachers_is_learned(tmp_path: Path) -> None:
     from ferkit.learning import pytorch
 
     learn = split(96, 0)
-    wrong = dataclasses.replace(learn, labels=1 - learn.labels)
-    teachers = [pytorch.fit(run_of(), tmp_path / f"{seed}.pt", learn, None)[0].eval() for seed in (1, 1)]
-    run = run_of(teacher_share=1.0)
-    network, _ = pytorch.fit(run, tmp_path / "student.pt", wrong, None, teachers)  # the labels do not count
-    assert pytorch.validated(network, split(40, 1))["validation_accuracy"] > 0.9
+    teacher = pytorch.TorchTraining(run_of(), learn, None, tmp_path / "teacher.pt")
+    teacher.fit()
+    wrong, run = dataclasses.replace(learn, labels=1 - learn.labels), run_of(teacher_share=1.0, teacher="")
+    student = pytorch.TorchTraining(run, wrong, None, tmp_path / "student.pt", teachers=[teacher.best] * 2)
+    student.fit()  # of labels that do not count
+    assert pytorch.validated(student.best, split(40, 1))["validation_accuracy"] > 0.9
 
 
 def test_rates_are_those_of_tensorflow() -> None:

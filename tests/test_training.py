@@ -29,7 +29,8 @@ from ferkit.learning.augmentation import augment
 from ferkit.learning.checkpoints import Checkpoints
 from ferkit.learning.configuration import TrainingSettings, training_settings
 from ferkit.learning.run import Diverged, Run, State, uses_bfloat16
-from ferkit.learning.training import batches, shuffled_batches, train
+from ferkit.learning.sampling import shuffled_batches
+from ferkit.learning.training import batches, train
 from ferkit.provenance import commit
 from ferkit.settings import Augmentation, Hyperparams, Network, Training, check, choices_of
 from model import ARCHITECTURES
@@ -360,7 +361,7 @@ def test_what_goes_wrong_ahead_is_told_and_an_abandoned_epoch_leaves_no_thread(d
     next(abandoned)
     abandoned.close()
     assert threading.active_count() == threads
-    monkeypatch.setattr(training_script, "augment", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(training_script, "changed_batch", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(batches(run, learn, epoch=1))
 

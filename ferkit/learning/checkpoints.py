@@ -22,6 +22,27 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
 WEIGHTS = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w+_epoch-\d+\.(index|data-\d{5}-of-\d{5})")
 
 
+def check_same(run: Run, state: State, place: Path) -> None:
+    """Raises CannotResume unless the state found at `place` is one of this run."""
+    settings = run.resumable()
+    added = {name: value for group in ADDED.values() for name, value in group.items() if name in settings}
+    before = {**added, **renamed(state.settings)}
+    for name in {**settings, **before}:
+        was, now = before.get(name), settings.get(name)
+        if was != now and name in ("dataset", "feature_provenance"):
+            raise CannotResume(f"the training in {place} is of another dataset: leave out --resume=yes")
+        if was != now:
+            raise CannotResume(
+                f"the training in {place} has {name}={shown(was)}, not {shown(now)}: use that, or leave out "
+                "--resume=yes"
+            )
+    if len(state.history) > run.training.epochs:
+        raise CannotResume(
+            f"the training in {place} has {len(state.history)} epochs already, more than "
+            f"{run.training.epochs}: use --epochs={len(state.history)}, or leave out --resume=yes"
+        )
+
+
 class Checkpoints:
     """The folder that a training is resumed from: the weights of the last and the best epoch, and the state.
 
@@ -69,7 +90,6 @@ class Checkpoints:
 
     def read(self, run: Run) -> State:
         """The state to resume `run` from. Raises CannotResume if it is missing, damaged or of another training."""
-        settings = run.resumable()
         try:
             state = State(**json.loads(read_text(self.state_path)))
             epochs = [row["epoch"] for row in (state.best, state.history[-1])]
@@ -82,22 +102,7 @@ class Checkpoints:
             raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
-        added = {name: value for group in ADDED.values() for name, value in group.items() if name in settings}
-        before = {**added, **renamed(state.settings)}
-        for name in {**settings, **before}:
-            was, now = before.get(name), settings.get(name)
-            if was != now and name in ("dataset", "feature_provenance"):
-                raise CannotResume(f"the training in {self.folder} is of another dataset: leave out --resume=yes")
-            if was != now:
-                raise CannotResume(
-                    f"the training in {self.folder} has {name}={shown(was)}, not {shown(now)}: use that, or leave out "
-                    "--resume=yes"
-                )
-        if len(state.history) > run.training.epochs:
-            raise CannotResume(
-                f"the training in {self.folder} has {len(state.history)} epochs already, more than "
-                f"{run.training.epochs}: use --epochs={len(state.history)}, or leave out --resume=yes"
-            )
+        check_same(run, state, self.folder)
         return state
 
     def restore(self, graph: "TrainingGraph", session: Any, state: State) -> None:

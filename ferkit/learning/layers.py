@@ -22,7 +22,7 @@ class Layers:
 
     def __init__(self, batch_norm_conv: bool, batch_norm_fc: bool, dropout: "Dropout | None") -> None:
         self._batch_norm_conv, self._batch_norm_fc, self._dropout = batch_norm_conv, batch_norm_fc, dropout
-        self._convolutions = self._dense = self._dropouts = self._gates = 0
+        self._convolutions = self._dense = self._dropouts = 0
 
     def convolution(self, layer: Tensor, filters: int, side: int, pooled: bool = False) -> Tensor:
         """Convolution with kernels of `side` × `side`, ReLU, batch normalization if set: (N, H, W, C) -> (N, H, W, K).
@@ -39,18 +39,6 @@ class Layers:
     def max_pooling(self, layer: Tensor) -> Tensor:
         """Max pooling of 3×3 pixels with stride 2: (N, H, W, C) -> (N, H / 2, W / 2, C)."""
         return tflearn.max_pool_2d(layer, 3, strides=2)
-
-    def squeeze_excitation(self, layer: Tensor, share: int = 8) -> Tensor:
-        """Weighs each filter by what all filters see in the whole image (Hu, Shen and Sun, CVPR 2018).
-
-        share: the part of the filters' number that the layer between has units. (N, H, W, C) -> (N, H, W, C).
-        """
-        self._gates += 1
-        scope, filters = f"gate_{self._gates}", int(layer.shape[-1])
-        mean = self.global_average_pooling(layer)
-        gate = tflearn.fully_connected(mean, filters // share, activation="relu", scope=f"{scope}_in")
-        gate = tflearn.fully_connected(gate, filters, activation="sigmoid", scope=f"{scope}_out")
-        return layer * gate[:, None, None, :]
 
     def global_average_pooling(self, layer: Tensor) -> Tensor:
         """The mean of each filter over the image (Lin, Chen and Yan, ICLR 2014): (N, H, W, C) -> (N, C)."""

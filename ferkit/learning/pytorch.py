@@ -1,17 +1,20 @@
 """Training in PyTorch, on a GPU or a CPU: model.py's architectures, with the recipe and the random faces of train.py.
 
-    network, history = fit(run, Path("work/student.pt"), learn, validation, teachers=[teacher])
-    weights_of(network)["network/logits/W"]
+    training = TorchTraining(run, learn, validation, Path("checkpoints/checkpoint.pt"))
+    training.fit()
+    weights_of(training.best)["network/logits/W"]
 
 PyTorch is optional. The weights have the names and the layout of the TensorFlow graph (`ferkit.learning.graph`), which
 converts them to a saved model. Random initial weights and dropout differ from TensorFlow's; all else is the same.
 """
 
 import copy
+import dataclasses
 import functools
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,19 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE
 from ferkit.data.dataset import Split
-from ferkit.errors import UserError
+from ferkit.errors import UserError, in_short
 from ferkit.files import whole_file
 from ferkit.learning.architecture import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, FEATURE_UNITS
-from ferkit.learning.run import Diverged, Run
+from ferkit.learning.checkpoints import check_same
+from ferkit.learning.run import CannotResume, Diverged, Run, State, log_name, uses_bfloat16
+from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
-from ferkit.learning.training import changed_batch, shuffled_batches
+from ferkit.processes import available_cores
 from ferkit.settings import Hyperparams
 
 VALIDATION_BATCH = 512
@@ -49,7 +55,7 @@ class Layers(nn.Module):
         self.start()
 
     def start(self) -> None:
-        self._convolutions = self._dense = self._gates = 0
+        self._convolutions = self._dense = 0
 
     def convolution(self, layer: torch.Tensor, filters: int, side: int, pooled: bool = False) -> torch.Tensor:
         self._convolutions += 1
@@ -63,13 +69,6 @@ class Layers(nn.Module):
         if layer.shape[2] % 2:  # TensorFlow pads an odd side on both ends, an even one at its end
             return functional.max_pool2d(layer, 3, 2, padding=1)
         return functional.max_pool2d(layer, 3, 2, ceil_mode=True)
-
-    def squeeze_excitation(self, layer: torch.Tensor, share: int = 8) -> torch.Tensor:
-        self._gates += 1
-        scope, filters = f"gate_{self._gates}", layer.shape[1]
-        gate = functional.relu(self._part(f"{scope}_in", nn.Linear, filters, filters // share)(layer.mean(dim=(2, 3))))
-        gate = torch.sigmoid(self._part(f"{scope}_out", nn.Linear, filters // share, filters)(gate))
-        return layer * gate[:, :, None, None]
 
     def global_average_pooling(self, layer: torch.Tensor) -> torch.Tensor:
         return layer.mean(dim=(2, 3))
@@ -134,125 +133,150 @@ class TorchNetwork(nn.Module):
         return layers.logits(layer, self._network.output_size).float()
 
 
-def fit(
-    run: Run, checkpoint: Path, learn: Split, validation: Split | None, teachers: Sequence[nn.Module] = ()
-) -> tuple[TorchNetwork, list[dict[str, float]]]:
-    """Trains the network of `run`: returns it after the last epoch, with averaged weights (ema_decay), and its history.
+class TorchTraining:
+    """A training in PyTorch: `fit` runs the epochs that are left, `best` is the network of the best epoch so far.
 
-    teachers: their mean probabilities of the same changed faces make up the share `teacher_share` of what is learned.
-    checkpoint: the file from which a stopped training goes on; of another training, it is replaced.
-    Raises Diverged when the loss is no number.
+    teachers: their mean probabilities of the same changed faces make up the share `teacher_share` of what is learned,
+    like those of the run's own teacher. checkpoint: the file that a stopped training goes on from, with `resume`.
+    Raises CannotResume when that is missing, damaged or of another training.
     """
-    device = best_device()
-    torch.backends.cudnn.benchmark = True
-    torch.manual_seed(run.training.seed)
-    network = TorchNetwork(run, Scaling.of(learn.images, learn.features) if run.network.standardize else None)
-    training = _Training(network.to(device), run)
-    if checkpoint.is_file():
-        training.restore(checkpoint)
-    loader = torch.utils.data.DataLoader(
-        _Steps(run, learn),
-        batch_size=None,
-        sampler=range(len(training.history) * run.steps_per_epoch, run.steps),
-        num_workers=min(WORKERS, torch.multiprocessing.cpu_count()),
-        prefetch_factor=8,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # otherwise it would draw from the random numbers of the training
-    )
-    loss, started, written = torch.zeros((), device=device), time.perf_counter(), time.perf_counter()
-    for step, batch in enumerate(loader, len(training.history) * run.steps_per_epoch):
-        if step % run.steps_per_epoch == 0:  # so that a training that goes on drops out what it would have
-            torch.manual_seed(run.training.seed * 1000 + step // run.steps_per_epoch)
-        images, vectors, targets = (part.to(device, non_blocking=True) for part in batch)
-        loss += training.step(step, images, vectors, targets, teachers)
-        if (step + 1) % run.steps_per_epoch:
-            continue
-        now = time.perf_counter()
-        row = {"epoch": (step + 1) // run.steps_per_epoch, "loss": float(loss) / run.steps_per_epoch}
-        if not math.isfinite(row["loss"]):
-            raise Diverged(f"the loss became {row['loss']} in epoch {row['epoch']}: try a lower --learning_rate")
-        if validation is not None:
-            row |= validated(training.averaged, validation)
-        row["seconds"] = time.perf_counter() - started
-        training.history.append(row)
-        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-        if now - written > CHECKPOINT_SECONDS or step + 1 == run.steps:
-            training.write(checkpoint)
-            written = time.perf_counter()
-        loss.zero_()
-        started = time.perf_counter()
-    return training.averaged, training.history
 
-
-class _Training:
-    """The state of a training: the network, the average of its weights, the optimizer, and the history."""
-
-    def __init__(self, network: TorchNetwork, run: Run) -> None:
-        self.network, self.run = network.train(), run
-        self.averaged = copy.deepcopy(network).eval().requires_grad_(False) if run.hyperparams.ema_decay else network
-        kernels = [weight for weight in network.parameters() if weight.ndim > 1]
-        others = [weight for weight in network.parameters() if weight.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": kernels, "weight_decay": run.hyperparams.weight_decay},
-            {"params": others},
-        ]
-        self.optimizer = _optimizer(groups, run)
-        self.history: list[dict[str, float]] = []
+    def __init__(
+        self,
+        run: Run,
+        learn: Split,
+        validation: Split | None,
+        checkpoint: Path,
+        resume: bool = False,
+        teachers: Sequence[nn.Module] = (),
+    ) -> None:
+        self.run, self.learn, self.validation, self.checkpoint = run, learn, validation, checkpoint
+        self.teachers = teachers
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(run.training.seed)
+        self.scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
+        self.network = TorchNetwork(run, self.scaling).to(self.device).train()
+        self.averaged = self.network
+        if run.hyperparams.ema_decay:
+            self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = _optimizer(self.network, run.hyperparams)
+        self.state = State(run.resumable(), log_name(run.network))
+        self.best = copy.deepcopy(self.averaged).eval()
+        self.frequencies = frequencies(learn, run.network.output_size)
         self._pairs = [
             [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
             for module in (self.averaged, self.network)
         ]
+        if resume:
+            self._restore()
 
-    def step(
-        self,
-        step: int,
-        images: torch.Tensor,
-        vectors: torch.Tensor,
-        targets: torch.Tensor,
-        teachers: Sequence[nn.Module],
-    ) -> torch.Tensor:
-        """One step of the optimizer; returns the loss."""
+    def fit(self, after_epoch: Callable[[State], None] | None = None) -> State:
+        """Trains the epochs that are left. after_epoch: called after each. Raises Diverged.
+
+        A checkpoint is written after an epoch that ends a minute or more after the last one, and at the end.
+        """
+        run, done = self.run, len(self.state.history)
+        loader = torch.utils.data.DataLoader(
+            _Steps(run, self.learn),
+            batch_size=None,
+            sampler=range(done * run.steps_per_epoch, run.steps),
+            num_workers=1 if self.device.type == "cpu" else min(WORKERS, available_cores()),
+            prefetch_factor=8,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # otherwise it would draw from the random numbers of the training
+        )
+        batches, written = iter(loader), time.perf_counter()
+        for epoch in range(done + 1, run.training.epochs + 1):
+            row = self._epoch(epoch, batches)
+            self.state.history.append(row)
+            if self.state.best is row:
+                self.best.load_state_dict(self.averaged.state_dict())
+            if time.perf_counter() - written > CHECKPOINT_SECONDS or epoch == run.training.epochs:
+                self._write()
+                written = time.perf_counter()
+            if after_epoch is not None:
+                after_epoch(self.state)
+        return self.state
+
+    def _epoch(self, epoch: int, batches: Iterator[Sequence[torch.Tensor]]) -> dict[str, float]:
+        """Trains one epoch and validates it; returns its row of the history."""
+        started, run = time.perf_counter(), self.run
+        torch.manual_seed(run.training.seed * 100_000 + epoch)  # a training that goes on drops out what it would have
+        loss = right = torch.zeros((), device=self.device)
+        name = f"Epoch {epoch}/{run.training.epochs}"
+        for place in tqdm(range(run.steps_per_epoch), desc=name, unit="step", leave=False):
+            images, vectors, targets, labels = next(batches)
+            if run.teacher:
+                taught = torch.from_numpy(run.teacher.probabilities(images.numpy(), vectors.numpy()))
+                targets = targets + run.hyperparams.teacher_share * (taught - targets)
+            batch = (part.to(self.device, non_blocking=True) for part in (images, vectors, targets, labels))
+            one, hits = self._step((epoch - 1) * run.steps_per_epoch + place, *batch)
+            loss, right = loss + one, right + hits
+        row = {"epoch": epoch, "loss": float(loss) / run.steps_per_epoch}
+        if not math.isfinite(row["loss"]):
+            raise Diverged(f"the loss became {row['loss']} in epoch {epoch}: try a lower --learning_rate")
+        row["accuracy"] = float(right) / run.steps_per_epoch
+        row["validation_accuracy"] = math.nan
+        if self.validation is not None:
+            row |= validated(self.averaged, self.validation)
+            print(f"Epoch {epoch}: validation accuracy {row['validation_accuracy']:.1%}", flush=True)
+        return {**row, "seconds": time.perf_counter() - started}
+
+    def _step(
+        self, step: int, images: torch.Tensor, vectors: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of the optimizer; returns the loss and the accuracy."""
         hyperparams = self.run.hyperparams
         for group in self.optimizer.param_groups:
             group["lr"] = rate(hyperparams, step, self.run.steps)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            if teachers:
+        bfloat16 = self.device.type == "cuda" or uses_bfloat16(self.run.training)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            if self.teachers:
                 with torch.no_grad():
-                    taught = torch.stack([teacher(images, vectors).softmax(1) for teacher in teachers]).mean(0)
+                    taught = torch.stack([teacher(images, vectors).softmax(1) for teacher in self.teachers]).mean(0)
                 targets = targets + hyperparams.teacher_share * (taught - targets)
             if hyperparams.mixup:
                 random = np.random.default_rng((self.run.training.seed, step, 999))
                 share = float(random.beta(hyperparams.mixup, hyperparams.mixup))
-                images, vectors, targets = (
-                    share * part + (1 - share) * part.flip(0) for part in (images.float(), vectors, targets)
+                images, vectors, targets, labels = (
+                    share * part + (1 - share) * part.flip(0) for part in (images.float(), vectors, targets, labels)
                 )
-            loss = functional.cross_entropy(self.network(images, vectors), targets)
+            logits = learned = self.network(images, vectors)
+            if hyperparams.logit_adjustment:
+                logarithms = np.log(np.maximum(self.frequencies, 1e-6)).astype(np.float32)
+                learned = logits + hyperparams.logit_adjustment * torch.from_numpy(logarithms).to(self.device)
+            loss = functional.cross_entropy(learned, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        if self.averaged is not self.network:
-            with torch.no_grad():
+        with torch.no_grad():
+            if self.averaged is not self.network:
                 decay = min(hyperparams.ema_decay, (2 + step) / (11 + step))  # as TensorFlow's
                 torch._foreach_lerp_(*self._pairs, 1 - decay)
-        return loss.detach()
+            accuracy = labels.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return loss.detach(), accuracy
 
-    def write(self, checkpoint: Path) -> None:
-        parts = {
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with whole_file(checkpoint) as temporary:
-            torch.save({"settings": repr(self.run.resumable()), "history": self.history, **parts}, temporary)
+    def _write(self) -> None:
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "best", "optimizer")}
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.checkpoint) as temporary:
+            torch.save({"state": json.dumps(dataclasses.asdict(self.state)), **parts}, temporary)
 
-    def restore(self, checkpoint: Path) -> None:
-        """Continues the training of a checkpoint, unless that is of other settings."""
-        saved = torch.load(checkpoint, map_location=next(self.network.parameters()).device, weights_only=True)
-        if saved["settings"] == repr(self.run.resumable()):
-            self.network.load_state_dict(saved["network"])
-            self.averaged.load_state_dict(saved["averaged"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.history = saved["history"]
+    def _restore(self) -> None:
+        try:
+            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            state = State(**json.loads(saved["state"]))
+            check_same(self.run, state, self.checkpoint)
+            for name in ("network", "averaged", "best", "optimizer"):
+                getattr(self, name).load_state_dict(saved[name])
+        except FileNotFoundError as error:
+            raise CannotResume(f"nothing to resume in {self.checkpoint}: leave out --resume=yes") from error
+        except (UserError, OSError, MemoryError):  # not the fault of the saved training
+            raise
+        except Exception as error:  # invalid contents can raise almost any error
+            raise CannotResume(f"{self.checkpoint} is damaged ({in_short(error)}): leave out --resume=yes") from error
+        self.state = state
 
 
 class _Steps(torch.utils.data.Dataset):
@@ -267,20 +291,17 @@ class _Steps(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.run.steps
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, ...]:
         import cv2
 
         cv2.setNumThreads(0)  # there is a process for each core already
         epoch, place = step // self.run.steps_per_epoch + 1, step % self.run.steps_per_epoch
         faces = changed_batch(self.run, self.learn.take(self.rows(epoch)[place]), epoch, place)
         classes, smoothing = self.run.network.output_size, self.run.hyperparams.label_smoothing
-        targets = np.eye(classes, dtype=np.float32)[faces.labels] if faces.targets is None else faces.targets
-        targets = targets * (1 - smoothing) + smoothing / classes
-        return torch.from_numpy(faces.images), torch.from_numpy(faces.features), torch.from_numpy(targets)
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        labels = np.eye(classes, dtype=np.float32)[faces.labels]
+        targets = (labels if faces.targets is None else faces.targets) * (1 - smoothing) + smoothing / classes
+        arrays = faces.images, faces.features, targets.astype(np.float32), labels
+        return tuple(torch.from_numpy(array) for array in arrays)
 
 
 def rate(hyperparams: Hyperparams, step: int, steps: int) -> float:
@@ -294,14 +315,17 @@ def rate(hyperparams: Hyperparams, step: int, steps: int) -> float:
     return share * min((step + 1) / warmup, 1) if warmup else share
 
 
-def _optimizer(groups: list[dict[str, Any]], run: Run) -> torch.optim.Optimizer:
-    parameter, rate = run.hyperparams.optimizer_param, run.hyperparams.learning_rate
-    if run.hyperparams.optimizer in ("momentum", "nesterov"):
-        nesterov = run.hyperparams.optimizer == "nesterov"
+def _optimizer(network: nn.Module, hyperparams: Hyperparams) -> torch.optim.Optimizer:
+    kernels = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": hyperparams.weight_decay}, {"params": others}]
+    parameter, rate = hyperparams.optimizer_param, hyperparams.learning_rate
+    if hyperparams.optimizer in ("momentum", "nesterov"):
+        nesterov = hyperparams.optimizer == "nesterov"
         return torch.optim.SGD(groups, rate, momentum=parameter, nesterov=nesterov)
-    if run.hyperparams.optimizer == "adam":
+    if hyperparams.optimizer == "adam":
         return torch.optim.Adam(groups, rate, betas=(parameter, 0.999))
-    raise UserError(f"PyTorch trains with momentum, nesterov or adam, not {run.hyperparams.optimizer}")
+    raise UserError(f"PyTorch trains with momentum, nesterov or adam, not {hyperparams.optimizer}")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Run:
     @functools.cached_property
     def teacher(self) -> Teacher | None:
         """The teacher, loaded at the first access; None without one. Raises UserError when it cannot be used."""
-        if not self.hyperparams.teacher_share:
+        if not self.hyperparams.teacher_share or not self.hyperparams.teacher:
             return None
         teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
         ours = self.dataset.feature_provenance(self.network.features)
@@ -62,6 +63,7 @@ class Run:
             **({"epochs": self.training.epochs} if self.hyperparams.schedule == "cosine" else {}),
             "seed": self.training.seed,
             "bfloat16": uses_bfloat16(self.training),
+            "engine": self.training.engine,
             "labels": self.dataset.label_source,
             "dataset": self.dataset.fingerprint,
             "feature_provenance": self.dataset.feature_provenance(self.network.features),
@@ -83,6 +85,11 @@ class State:
         if math.isnan(self.history[-1]["validation_accuracy"]):
             return self.history[-1]
         return max(self.history, key=lambda row: row["validation_accuracy"])
+
+
+def log_name(network: Network) -> str:
+    """The name of a training's log, which begins now."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{network.model}_{network.features}"
 
 
 class Diverged(UserError):

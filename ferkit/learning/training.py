@@ -7,9 +7,8 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,14 @@ from ferkit.errors import UserError
 from ferkit.files import check_writable, whole_file
 from ferkit.flags import shown
 from ferkit.learning import plots
-from ferkit.learning.augmentation import augment
 from ferkit.learning.calibration import best_temperature
 from ferkit.learning.checkpoints import Checkpoints
 from ferkit.learning.distillation import find_teacher
-from ferkit.learning.run import Diverged, Run, State, check_steps, uses_bfloat16
+from ferkit.learning.run import Diverged, Run, State, check_steps, log_name, uses_bfloat16
+from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.provenance import made_with
-from ferkit.settings import Hyperparams, Network, Training
+from ferkit.settings import Hyperparams, Training
 
 if TYPE_CHECKING:  # TensorFlow is slow to import
     from ferkit.learning.graph import TrainingGraph
@@ -74,8 +73,62 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
     checkpoints = Checkpoints(Path(run.training.checkpoint_folder))
     with checkpoints.alone():
-        state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
-        return _train(run, state, checkpoints, learn, validation, after_epoch)
+        if run.training.engine == "pytorch":
+            state = _train_in_pytorch(run, checkpoints, learn, validation, after_epoch, resume)
+        else:
+            state = checkpoints.read(run) if resume else State(run.resumable(), log_name(run.network))
+            state = _train(run, state, checkpoints, learn, validation, after_epoch)
+    plots.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
+    return state
+
+
+def _train_in_pytorch(
+    run: Run,
+    checkpoints: Checkpoints,
+    learn: Split,
+    validation: Split | None,
+    after_epoch: Callable[[State], None] | None,
+    resume: bool,
+) -> State:
+    """The training with PyTorch, after `train` has locked the checkpoint folder."""
+    try:
+        from ferkit.learning import pytorch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UserError("engine=pytorch needs PyTorch: pip install torch, or use --engine=tensorflow") from error
+
+    def finished(state: State) -> None:
+        write_logs(Path(run.training.logs_folder) / state.log, state)
+        if after_epoch is not None:
+            after_epoch(state)
+
+    training = pytorch.TorchTraining(run, learn, validation, checkpoints.folder / "pytorch.pt", resume)
+    announce(run, learn, validation, training.state)
+    try:
+        training.fit(finished)
+    except (KeyboardInterrupt, Diverged):
+        if not (training.state.history and run.training.save_model):
+            raise
+        print(f"\nStopped: keeping the best of the {len(training.state.history)} finished epochs", file=sys.stderr)
+        save(run, training.state, pytorch.weights_of(training.best), training.scaling, validation, training.frequencies)
+        raise
+    if run.training.save_model:
+        save(run, training.state, pytorch.weights_of(training.best), training.scaling, validation, training.frequencies)
+    return training.state
+
+
+def announce(run: Run, learn: Split, validation: Split | None, state: State) -> None:
+    """Prints what is trained on what."""
+    if state.history:
+        left = run.training.epochs - len(state.history)
+        print(f"Resuming after epoch {len(state.history)}, {left} left to train")
+    faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
+    labels = "" if run.dataset.label_source == "fer2013" else f", labels: {run.dataset.label_source}"
+    print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
+    print(f"Settings: {settings_in_use(run)}")
+    if validation is None:
+        print("No PublicTest split to choose an epoch by: the last epoch is kept")
 
 
 def _train(
@@ -86,12 +139,11 @@ def _train(
     validation: Split | None,
     after_epoch: Callable[[State], None] | None,
 ) -> State:
-    """The training itself, after `train` has locked the checkpoint folder."""
+    """The training with TensorFlow, after `train` has locked the checkpoint folder."""
     from ferkit.learning.graph import TrainingGraph  # TensorFlow is slow to import
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
-    targets = learn.targets if learn.targets is not None else np.eye(run.network.output_size)[learn.labels]
-    frequencies = targets.mean(axis=0)
+    shares = frequencies(learn, run.network.output_size)
     graph = TrainingGraph(
         run.network,
         run.architecture,
@@ -99,20 +151,13 @@ def _train(
         scaling,
         run.training.seed,
         run.steps,
-        frequencies=frequencies,
+        frequencies=shares,
         distributions=learn.targets is not None,
     )
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
-            left = run.training.epochs - len(state.history)
-            print(f"Resuming after epoch {len(state.history)}, {left} left to train")
-        faces = f"{len(learn)} faces of {len(run.dataset.expressions)} expressions"
-        labels = "" if run.dataset.label_source == "fer2013" else f", labels: {run.dataset.label_source}"
-        print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
-        print(f"Settings: {settings_in_use(run)}")
-        if validation is None:
-            print("No PublicTest split to choose an epoch by: the last epoch is kept")
+        announce(run, learn, validation, state)
         try:
             for epoch in range(len(state.history) + 1, run.training.epochs + 1):
                 row = train_epoch(run, graph, session, learn, validation, epoch)
@@ -126,11 +171,10 @@ def _train(
         except (KeyboardInterrupt, Diverged):
             if state.history and run.training.save_model:
                 print(f"\nStopped: keeping the best of the {len(state.history)} finished epochs", file=sys.stderr)
-                save(run, state, checkpoints, scaling, validation, frequencies)
+                save(run, state, str(checkpoints.weights(state, state.best["epoch"])), scaling, validation, shares)
             raise
     if run.training.save_model:
-        save(run, state, checkpoints, scaling, validation, frequencies)
-    plots.draw_learning_curve(state.history, Path(run.training.logs_folder) / state.log / "learning_curve.png")
+        save(run, state, str(checkpoints.weights(state, state.best["epoch"])), scaling, validation, shares)
     return state
 
 
@@ -199,20 +243,6 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
             yield ready
 
 
-def changed_batch(run: Run, faces: Split, epoch: int, step: int) -> Split:
-    """The faces of a step, randomly changed. The changes depend only on the seed, the epoch and the step."""
-    random = np.random.default_rng((run.training.seed, epoch, step))
-    images, vectors = augment(faces.images, faces.features, run.network.features, run.augmentation, random)
-    return dataclasses.replace(faces, images=images, features=vectors)
-
-
-def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The rows of each step. They depend only on `seed` and `epoch`. Rows that do not fill a batch are left out."""
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    steps = max(1, count // batch_size)
-    return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
-
-
 def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
     """Accuracy of the network in its present state."""
     hits = 0
@@ -221,10 +251,6 @@ def validate(graph: "TrainingGraph", session: Any, split: Split) -> float:
         feed = {graph.images: split.images[rows], graph.features: split.features[rows]}
         hits += int((session.run(graph.predictions, feed) == split.labels[rows]).sum())
     return hits / len(split)
-
-
-def log_name(network: Network) -> str:
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{network.model}_{network.features}"
 
 
 def write_logs(folder: Path, state: State) -> None:
@@ -243,19 +269,18 @@ def write_logs(folder: Path, state: State) -> None:
 def save(
     run: Run,
     state: State,
-    checkpoints: Checkpoints,
+    weights: str | Mapping[str, np.ndarray],
     scaling: Scaling | None,
     validation: Split | None,
     frequencies: np.ndarray,
 ) -> None:
-    """Writes the network of the best epoch and its facts to the saved model."""
+    """Writes the network of the best epoch and its facts to the saved model. weights: see `inference_flatbuffer`."""
     from ferkit.learning.graph import inference_flatbuffer
 
     epoch, facts = int(state.best["epoch"]), facts_of(run, state)
     facts["frequencies"] = frequencies.tolist()
     if run.training.balance:  # logit adjustment after the training (Menon et al., ICLR 2021)
         facts["balance"] = (np.maximum(frequencies, saved_model.LEAST_FREQUENCY) ** -run.training.balance).tolist()
-    weights = str(checkpoints.weights(state, epoch))
     averaged = run.hyperparams.ema_decay > 0
     flatbuffer = inference_flatbuffer(weights, run.network, run.architecture, scaling, averaged)
     accuracy = accuracy_of(flatbuffer, facts, validation)
@@ -290,7 +315,9 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "best_epoch": int(state.best["epoch"]),
         "seconds": sum(row["seconds"] for row in state.history),
         "dataset": run.dataset.facts,
-        **made_with("tensorflow", "tflearn", "ai-edge-litert"),
+        **made_with(
+            "tensorflow", "tflearn", "ai-edge-litert", *(["torch"] if run.training.engine == "pytorch" else [])
+        ),
     }
 
 
