@@ -33,11 +33,11 @@ def crop_face(image: np.ndarray, box: Box, margin: float = 0.0, tilt: float = 0.
         around = side // 4 + 1  # a square of √2 sides holds the turned one
         face = grey(cut(image, left - around, top - around, side + 2 * around))
         face = level(face, tilt)[around : around + side, around : around + side]
-    face = stretched(face)
-    if side == IMAGE_SIZE:
-        return face.copy()
-    interpolation = cv2.INTER_AREA if side > IMAGE_SIZE else cv2.INTER_CUBIC
-    return cv2.resize(face, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
+    small = _scaled(face)
+    levels = _stretch(small)
+    if levels is None:
+        return small
+    return _scaled(cv2.LUT(face, levels))  # not `small` itself: scaling rounded off what few levels a dark face has
 
 
 def cut(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
@@ -56,10 +56,18 @@ def level(square: np.ndarray, tilt: float) -> np.ndarray:
     return cv2.warpAffine(square, turn, square.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def stretched(face: np.ndarray) -> np.ndarray:
-    """A grey face with the contrast of FER2013's faces, if its own is low; else the face itself."""
+def _scaled(face: np.ndarray) -> np.ndarray:
+    """A copy of a square with sides of 48 pixels."""
+    if len(face) == IMAGE_SIZE:
+        return face.copy()
+    interpolation = cv2.INTER_AREA if len(face) > IMAGE_SIZE else cv2.INTER_CUBIC
+    return cv2.resize(face, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
+
+
+def _stretch(face: np.ndarray) -> np.ndarray | None:
+    """What each grey level is to become, (256,) uint8, for the contrast of FER2013's faces; None if it is not low."""
     darkest, brightest = np.percentile(face, _PARTS)
     if not 0 < brightest - darkest < _LOW_CONTRAST:
-        return face
+        return None
     gain = (_STRETCHED[1] - _STRETCHED[0]) / (brightest - darkest)
-    return np.clip(np.rint((face - darkest) * gain + _STRETCHED[0]), 0, 255).astype(np.uint8)
+    return np.clip(np.rint((np.arange(256) - darkest) * gain + _STRETCHED[0]), 0, 255).astype(np.uint8)
