@@ -6,14 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ferkit import saved_model
 from ferkit.data.dataset import Split
-from ferkit.learning.run import CannotResume, Run, State
+from ferkit.learning.run import CannotResume, Diverged, Run, State
 from ferkit.learning.scaling import Scaling
 from ferkit.saved_model import SavedModel
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
 from model import ARCHITECTURES
 
 torch = pytest.importorskip("torch", reason="PyTorch, which is optional, is not installed")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # several would wait for each other where other tests run
 
 
 class Faces:
@@ -35,7 +41,7 @@ def split(count: int, seed: int, size: int = 0) -> Split:
     return Split(images.astype(np.uint8), random.random((count, size), np.float32), labels)
 
 
-def run_of(model: str = "C", feature: str = "none", **hyperparams: object) -> Run:
+def run_of(model: str = "slim", feature: str = "none", **hyperparams: object) -> Run:
     network = Network(model=model, features=feature, output_size=2, standardize=True)
     values = {"optimizer": "nesterov", "optimizer_param": 0.9, "learning_rate": 0.02, "batch_size": 32, **hyperparams}
     training = Training(epochs=2, seed=1)
@@ -89,6 +95,8 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, mon
         pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt").fit(stop)
     resumed = pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt", resume=True)
     assert [row["epoch"] for row in resumed.fit().history] == [1, 2]
+    with pytest.raises(Diverged, match="try a lower --learning_rate"):
+        pytorch.TorchTraining(run_of(learning_rate=1e9), learn, None, tmp_path / "diverged.pt").fit()
     for one, other in zip(whole.best.state_dict().values(), resumed.best.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     with pytest.raises(CannotResume, match=r"has keep_prob=0\.9, not 0\.5"):
@@ -123,3 +131,47 @@ def test_rates_are_those_of_tensorflow() -> None:
             for number in (0, 5, 10, 33, 59):
                 ours = pytorch.rate(hyperparams, number, 60)
                 assert ours == pytest.approx(float(session.run(theirs, {step: number})), rel=1e-5)
+
+
+def test_train_py_saves_what_pytorch_trained(drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    flags = ["--train=yes", "--engine=pytorch", "--model=slim", f"--folder={drawn_dataset}", "--features=landmarks"]
+    assert train.main([*flags, "--epochs=2"]) == 0
+    saved = saved_model.load(tmp_path / "best_model" / "saved_model.bin")
+    assert saved.facts["training"]["engine"] == "pytorch" and "torch" in saved.facts["versions"]
+    assert train.main([*flags, "--epochs=2", "--resume=yes"]) == 0
+    assert train.main([*flags, "--epochs=3", "--resume=yes"]) == 0
+    assert "Resuming after epoch 2, 1 left to train" in capsys.readouterr().out
+
+
+def test_without_pytorch_one_line_says_how_to_get_it(drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert train.main(["--train=yes", "--engine=pytorch", "--model=slim", f"--folder={drawn_dataset}"]) == 2
+    assert capsys.readouterr().err == (
+        "error: engine=pytorch needs PyTorch: pip install torch, or use --engine=tensorflow\n"
+    )
+
+
+def test_the_record_trains_teachers_and_a_student_and_saves_it(
+    drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from experiments import record
+
+    monkeypatch.chdir(tmp_path)
+    small = {"batch_size": 32, "learning_rate": 0.002, "warmup_steps": 2, "ema_decay": 0.5, "features": "none"}
+    teachers = tuple(record.Planned(f"teacher-{seed}", "slim", seed, 1, settings=small) for seed in (1, 2))
+    names = tuple(teacher.name for teacher in teachers)
+    student = record.Planned("student", "slim", 0, 2, names, {**small, "teacher_share": 0.8})
+    monkeypatch.setattr(record, "PLAN", (*teachers, student))
+    assert record.main([f"--folder={drawn_dataset}"]) == 0
+    model = saved_model.load(tmp_path / "record_work" / "fer2013" / "saved_model.bin")
+    assert [teacher["name"] for teacher in model.facts["teachers"]] == list(names)
+    rows = (tmp_path / "results" / "record.csv").read_text().splitlines()
+    assert rows[0].startswith("name,labels,model,seed,teachers,") and len(rows) == 4
+    assert record.main(["--list=yes"]) == 0
+    assert capsys.readouterr().out.count("done") == 3

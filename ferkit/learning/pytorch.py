@@ -152,7 +152,7 @@ class TorchTraining:
     ) -> None:
         self.run, self.learn, self.validation, self.checkpoint = run, learn, validation, checkpoint
         self.teachers = teachers
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(run.training.seed)
         self.scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
@@ -216,6 +216,8 @@ class TorchTraining:
         row = {"epoch": epoch, "loss": float(loss) / run.steps_per_epoch}
         if not math.isfinite(row["loss"]):
             raise Diverged(f"the loss became {row['loss']} in epoch {epoch}: try a lower --learning_rate")
+        if not all(torch.isfinite(weight).all() for weight in self.averaged.parameters()):
+            raise Diverged(f"the weights are no numbers after epoch {epoch}: try a lower --learning_rate")
         row["accuracy"] = float(right) / run.steps_per_epoch
         row["validation_accuracy"] = math.nan
         if self.validation is not None:
@@ -302,6 +304,15 @@ class _Steps(torch.utils.data.Dataset):
         targets = (labels if faces.targets is None else faces.targets) * (1 - smoothing) + smoothing / classes
         arrays = faces.images, faces.features, targets.astype(np.float32), labels
         return tuple(torch.from_numpy(array) for array in arrays)
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def rate(hyperparams: Hyperparams, step: int, steps: int) -> float:

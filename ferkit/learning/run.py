@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import math
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +103,12 @@ class CannotResume(UserError):
     """There is no state to resume from, or it is damaged or of another training."""
 
     status = 4  # tells callers that they can start again from the beginning
+
+
+def check_engine(training: Training) -> None:
+    """Raises UserError when the library that should train is not installed."""
+    if training.engine == "pytorch" and importlib.util.find_spec("torch") is None:
+        raise UserError("engine=pytorch needs PyTorch: pip install torch, or use --engine=tensorflow")
 
 
 def check_steps(run: Run) -> None:

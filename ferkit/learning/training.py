@@ -25,7 +25,7 @@ from ferkit.learning import plots
 from ferkit.learning.calibration import best_temperature
 from ferkit.learning.checkpoints import Checkpoints
 from ferkit.learning.distillation import find_teacher
-from ferkit.learning.run import Diverged, Run, State, check_steps, log_name, uses_bfloat16
+from ferkit.learning.run import Diverged, Run, State, check_engine, check_steps, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.provenance import made_with
@@ -65,6 +65,7 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     folder, when the checkpoint to resume is missing or of another training (CannotResume), and when the loss or the
     weights become infinite or NaN (Diverged).
     """
+    check_engine(run.training)
     run.dataset.check(run.network.features, run.network.output_size)
     check_steps(run)
     run.dataset.check_learnable()
@@ -91,12 +92,7 @@ def _train_in_pytorch(
     resume: bool,
 ) -> State:
     """The training with PyTorch, after `train` has locked the checkpoint folder."""
-    try:
-        from ferkit.learning import pytorch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise UserError("engine=pytorch needs PyTorch: pip install torch, or use --engine=tensorflow") from error
+    from ferkit.learning import pytorch
 
     def finished(state: State) -> None:
         write_logs(Path(run.training.logs_folder) / state.log, state)
@@ -273,11 +269,12 @@ def save(
     scaling: Scaling | None,
     validation: Split | None,
     frequencies: np.ndarray,
+    more_facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the network of the best epoch and its facts to the saved model. weights: see `inference_flatbuffer`."""
     from ferkit.learning.graph import inference_flatbuffer
 
-    epoch, facts = int(state.best["epoch"]), facts_of(run, state)
+    epoch, facts = int(state.best["epoch"]), {**facts_of(run, state), **(more_facts or {})}
     facts["frequencies"] = frequencies.tolist()
     if run.training.balance:  # logit adjustment after the training (Menon et al., ICLR 2021)
         facts["balance"] = (np.maximum(frequencies, saved_model.LEAST_FREQUENCY) ** -run.training.balance).tolist()

@@ -1,0 +1,210 @@
+"""Trains the most accurate single network: several teachers, then a student that learns from all of them.
+
+    python -m experiments.record                    # from fer2013_features; a GPU is used if there is one
+    python -m experiments.record --list
+    python -m experiments.record --labels=ferplus   # the votes of FER+ in place of FER2013's labels
+
+Needs PyTorch. Every network is chosen on PublicTest, and gets a row in results/record.csv. Its weights go into the work
+folder. A stopped command goes on where it was. At last the student is saved as a model, which needs TensorFlow: without
+it, the command ends before, and goes on elsewhere with the same work folder.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import parameters
+from ferkit.data.dataset import Dataset, Split, open_dataset
+from ferkit.errors import UserError
+from ferkit.files import open_file, whole_file
+from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
+from ferkit.learning.configuration import training_settings
+from ferkit.learning.run import Run, State, check_engine
+from ferkit.processes import command
+from ferkit.provenance import commit
+from ferkit.settings import with_values
+from model import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from ferkit.learning.pytorch import TorchNetwork
+
+# What differs from the settings of Model D in parameters.py: larger batches keep a GPU busy.
+LARGE_BATCHES: dict[str, Any] = {
+    "engine": "pytorch",
+    "batch_size": 256,
+    "learning_rate": 0.1,
+    "warmup_steps": 224,
+    "ema_decay": 0.998,
+}
+VOTES: dict[str, Any] = {"labels": "ferplus", "label_smoothing": 0.0, "blur": 0.2, "jpeg": 0.2, "darkness": 0.1}
+COLUMNS = ("name", "labels", "model", "seed", "teachers", "epochs", "best_epoch", "seconds", "device", "commit")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A network of the plan. settings: what differs from its own settings. teachers: names of networks before it."""
+
+    name: str
+    model: str
+    seed: int
+    epochs: int
+    teachers: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, dataset: Dataset, labels: str) -> Run:
+        """The training of this network. Raises UserError for a dataset without these labels."""
+        values = {**LARGE_BATCHES, **(VOTES if labels == "ferplus" else {}), **self.settings}
+        values |= {"seed": self.seed, "epochs": self.epochs, "labels": labels}
+        if self.teachers:  # teacher: not a saved model
+            values |= {"teacher": ""}
+        groups: list[Any] = []
+        for group in training_settings(argparse.Namespace(model=self.model), parameters, ARCHITECTURES):
+            names = {item.name for item in dataclasses.fields(group)}
+            own = {name: value for name, value in values.items() if name in names}
+            groups.append(with_values(group, own, "the plan"))
+        network, hyperparams, training, augmentation = groups
+        return Run(dataset.labelled(labels), ARCHITECTURES[self.model], network, hyperparams, training, augmentation)
+
+
+TEACHERS = tuple(Planned(f"teacher-{seed}", "D", seed, 60) for seed in (1, 2, 3, 4))
+STUDENT = Planned("student", "D", 0, 120, tuple(each.name for each in TEACHERS), {"teacher_share": 0.8})
+PLAN = (*TEACHERS, STUDENT)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    labels = override(parameters.TRAINING, arguments).labels
+    work = Path(arguments.work or "record_work") / labels
+    if arguments.list:
+        for planned in PLAN:
+            done = (work / f"{planned.name}.npz").is_file()
+            print(f"{planned.name:<10} Model {planned.model}, {planned.epochs} epochs: {'done' if done else 'missing'}")
+        return 0
+    dataset = open_dataset(override(parameters.DATASET, arguments).folder)
+    for planned in PLAN:
+        if not (work / f"{planned.name}.npz").is_file():
+            train(planned, dataset, labels, work, Path(arguments.results or "results"))
+    save_student(dataset, labels, work)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this script."""
+    parser = Parser(
+        prog="python -m experiments.record",
+        description="Train several teachers and a student of all of them, with PyTorch; save the student.",
+    )
+    add_yes_no(parser, "--list", default=False, help="list the networks, and which are trained")
+    add_flags(parser, parameters.DATASET, "folder")
+    add_flags(parser, parameters.TRAINING, "labels")
+    parser.add_argument(
+        "--work", type=local_path, metavar="PATH", help="folder of the networks and the model (default: record_work)"
+    )
+    parser.add_argument("--results", type=local_path, metavar="PATH", help="folder of record.csv (default: results)")
+    return parser
+
+
+def train(planned: Planned, dataset: Dataset, labels: str, work: Path, results: Path) -> None:
+    """Trains a network of the plan; writes its weights and its row. Raises UserError without PyTorch."""
+    run = planned.run(dataset, labels)
+    check_engine(run.training)
+    from ferkit.learning import pytorch  # after it is known to be there
+
+    learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
+    teachers = [trained(name, dataset, labels, work, learn) for name in planned.teachers]
+    checkpoint = work / f"{planned.name}.pt"
+    print(f"Training {planned.name}: {planned.epochs} epochs", flush=True)
+    training = pytorch.TorchTraining(run, learn, validation, checkpoint, checkpoint.is_file(), teachers)
+    state = training.fit()
+    row = {
+        "name": planned.name,
+        "labels": labels,
+        "model": planned.model,
+        "seed": planned.seed,
+        "teachers": " ".join(planned.teachers),
+        "epochs": planned.epochs,
+        "best_epoch": int(state.best["epoch"]),
+        "seconds": round(sum(epoch["seconds"] for epoch in state.history)),
+        "device": pytorch.device_name(),
+        "commit": commit() or "",
+        "public_test": round(state.best["validation_accuracy"], 5),
+    }
+    add_row(results / "record.csv", row)
+    arrays: dict[str, Any] = {"state": json.dumps(dataclasses.asdict(state)), "row": json.dumps(row)}
+    arrays |= {name: array.astype(np.float16) for name, array in pytorch.weights_of(training.best).items()}
+    with whole_file(work / f"{planned.name}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    checkpoint.unlink()
+
+
+def trained(name: str, dataset: Dataset, labels: str, work: Path, learn: Split) -> "TorchNetwork":
+    """The network of the plan with this name, as it was trained, ready to be asked."""
+    from ferkit.learning import pytorch
+    from ferkit.learning.scaling import Scaling
+
+    run = next(planned for planned in PLAN if planned.name == name).run(dataset, labels)
+    network = pytorch.TorchNetwork(run, Scaling.of(learn.images, learn.features))
+    pytorch.set_weights(network, weights(work / f"{name}.npz"))
+    return network.to(pytorch.best_device()).eval().requires_grad_(False)
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights of a network of the plan, by the names of the TensorFlow graph. Raises UserError for other files."""
+    try:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name].astype(np.float32) for name in arrays if name.startswith("network/")}
+    except (ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise UserError(f"{path} holds no weights: delete it, and train again") from error
+
+
+def add_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds a row to the table, in place of one with the same name, labels and commit."""
+    rows: list[Mapping[str, Any]] = []
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as table:
+            rows = list(csv.DictReader(table))
+    key = [str(row[name]) for name in ("name", "labels", "commit")]
+    rows = [old for old in rows if [old[name] for name in ("name", "labels", "commit")] != key]
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as table:
+        writer = csv.DictWriter(table, [*COLUMNS, "public_test"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+
+
+def save_student(dataset: Dataset, labels: str, work: Path) -> None:
+    """Saves the last network of the plan as a model. Raises UserError without TensorFlow."""
+    try:
+        import tensorflow  # noqa: F401  # slow, and not on every machine with a GPU
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the networks are trained; saving the model needs TensorFlow: repeat this where it is, with {work}"
+        ) from error
+    from ferkit.learning.sampling import frequencies
+    from ferkit.learning.scaling import Scaling
+    from ferkit.learning.training import save
+
+    student = PLAN[-1]
+    run = student.run(dataset, labels)
+    place = work / "saved_model.bin"
+    run = dataclasses.replace(run, training=dataclasses.replace(run.training, save_model_path=str(place)))
+    learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
+    with np.load(work / f"{student.name}.npz", allow_pickle=False) as arrays:
+        state = State(**json.loads(str(arrays["state"])))
+    teachers = [json.loads(str(np.load(work / f"{name}.npz", allow_pickle=False)["row"])) for name in student.teachers]
+    shares, scaling = frequencies(learn, run.network.output_size), Scaling.of(learn.images, learn.features)
+    found = weights(work / f"{student.name}.npz")
+    save(run, state, found, scaling, validation, shares, {"teachers": teachers})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
