@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 from unittest import mock
 
 import numpy as np
@@ -25,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ferkit import features
 from ferkit.flags import add_flags, override
-from ferkit.settings import Hyperparams, Network
+from ferkit.settings import Hyperparams, Network, Training
 from model import ARCHITECTURES
 from parameters import HYPERPARAMS, NETWORK
+
+if TYPE_CHECKING:
+    from ferkit.learning.pytorch import TorchTraining
 
 STEPS, WARM_UP = 15, 4
 
@@ -139,81 +143,20 @@ def plain_tflearn(network: Network, hyperparams: Hyperparams) -> Callable[[], ob
     return step
 
 
-class TorchLayers:
-    """The layers of ferkit.learning.layers in PyTorch, so that model.py's architectures can be built with PyTorch.
-
-    Each layer makes its weights in its first call, and uses them again in later steps.
-    """
-
-    def __init__(self, keep_prob: float) -> None:
-        from torch import nn
-
-        self.nn, self.drop = nn, nn.Dropout(1 - keep_prob)
-        self.modules = nn.ModuleDict()
-        self.count = 0
-
-    def next(self, make: Callable) -> Callable:
-        """The module of the next layer."""
-        self.count += 1
-        name = f"layer_{self.count}"
-        if name not in self.modules:
-            self.modules[name] = make()
-        return self.modules[name]
-
-    def convolution(self, layer, filters: int, side: int, pooled: bool = False):
-        nn = self.nn
-        parts = [nn.Conv2d(layer.shape[1], filters, side, padding="same"), nn.ReLU(), nn.BatchNorm2d(filters)]
-        parts += [nn.MaxPool2d(3, 2, 1)] if pooled else []
-        return self.next(lambda: nn.Sequential(*parts))(layer)
-
-    def global_average_pooling(self, layer):
-        return layer.mean(dim=(2, 3))
-
-    def flatten(self, layer):
-        return layer.flatten(1)
-
-    def dropout(self, layer):
-        return self.drop(layer)
-
-    def dense(self, layer, units: int):
-        return self.fully_connected(self.drop(layer), units)
-
-    def fully_connected(self, layer, units: int):
-        nn = self.nn
-        return self.next(lambda: nn.Sequential(nn.Linear(layer.shape[1], units), nn.ReLU()))(layer)
-
-
 def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
+    """The same network in PyTorch, with its own optimizer and nothing else: the yardstick."""
+
     def build(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
         import torch
-        from torch import nn
 
-        from ferkit.learning.graph import FEATURE_UNITS
-
-        architecture, layers = ARCHITECTURES[network.model], TorchLayers(hyperparams.keep_prob)
+        module = torch_training(network, hyperparams).network
+        module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         images, vectors, labels = map(torch.from_numpy, random_faces(network, hyperparams.batch_size))
-
-        def logits() -> "torch.Tensor":
-            layers.count = 0
-            faces = (images[:, None].float() - 127.5) / 64
-            if channels_last:
-                faces = faces.to(memory_format=torch.channels_last)
-            hidden = architecture.build(layers, faces)
-            if network.features != "none":
-                joint = layers.fully_connected(hidden, architecture.joint)
-                others = layers.fully_connected(vectors, FEATURE_UNITS)
-                hidden = torch.cat([joint, layers.fully_connected(others, architecture.joint)], 1)
-            return layers.next(lambda: nn.Linear(hidden.shape[1], network.output_size))(hidden)
-
-        logits()  # makes the weights
-        if channels_last:
-            layers.modules.to(memory_format=torch.channels_last)
-        parameters = layers.modules.parameters()
-        optimizer = torch.optim.SGD(parameters, hyperparams.learning_rate, hyperparams.optimizer_param)
+        optimizer = torch.optim.SGD(module.parameters(), hyperparams.learning_rate, hyperparams.optimizer_param)
 
         def step() -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-                loss = nn.functional.cross_entropy(logits(), labels)
+                loss = torch.nn.functional.cross_entropy(module(images, vectors), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -223,10 +166,42 @@ def pytorch(bfloat16: bool, channels_last: bool) -> Callable:
     return build
 
 
+def torch_training(network: Network, hyperparams: Hyperparams) -> "TorchTraining":
+    """A training of the toolkit with engine=pytorch, on random faces."""
+    from ferkit.data.dataset import Split
+    from ferkit.learning.pytorch import TorchTraining
+    from ferkit.learning.run import Run
+
+    run = Run(RandomFaces(), ARCHITECTURES[network.model], network, hyperparams, Training(engine="pytorch"))
+    return TorchTraining(run, Split(*random_faces(network, hyperparams.batch_size)), None, Path("never written"))
+
+
+class RandomFaces:
+    """As much of a dataset as a training of a few steps needs."""
+
+    counts: ClassVar = {"Training": 1}
+    label_source = fingerprint = "random"
+
+    def feature_provenance(self, feature: str) -> dict[str, object]:
+        return {}
+
+
+def with_pytorch(network: Network, hyperparams: Hyperparams) -> Callable[[], object]:
+    """A step with engine=pytorch."""
+    import torch
+
+    training = torch_training(network, hyperparams)
+    images, vectors, labels = random_faces(network, hyperparams.batch_size)
+    targets = np.eye(network.output_size, dtype=np.float32)[labels]
+    batch = [torch.from_numpy(part) for part in (images, vectors, targets, targets)]
+    return lambda: training._step(0, *batch)
+
+
 VARIANTS = {
     "TFLearn as it comes": plain_tflearn,
     "ours, fp32": ours(bfloat16=False),
     "ours, bf16": ours(bfloat16=True),
+    "ours, engine=pytorch": with_pytorch,
     "PyTorch fp32": pytorch(bfloat16=False, channels_last=False),
     "PyTorch bf16": pytorch(bfloat16=True, channels_last=False),
     "PyTorch bf16, channels last": pytorch(bfloat16=True, channels_last=True),
