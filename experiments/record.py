@@ -75,9 +75,19 @@ class Planned:
         return Run(dataset.labelled(labels), ARCHITECTURES[self.model], network, hyperparams, training, augmentation)
 
 
-TEACHERS = tuple(Planned(f"teacher-{seed}", "D", seed, 60) for seed in (1, 2, 3, 4))
-STUDENT = Planned("student", "D", 0, 120, tuple(each.name for each in TEACHERS), {"teacher_share": 0.8})
-PLAN = (*TEACHERS, STUDENT)
+def teachers_of_model_d(seeds: Sequence[int], epochs: int) -> tuple[Planned, ...]:
+    return tuple(Planned(f"teacher-{seed}", "D", seed, epochs) for seed in seeds)
+
+
+def with_student(teachers: tuple[Planned, ...], model: str, epochs: int, share: float) -> tuple[Planned, ...]:
+    names = tuple(teacher.name for teacher in teachers)
+    return (*teachers, Planned("student", model, 0, epochs, names, {"teacher_share": share}))
+
+
+PLANS = {  # by the labels; the student is the last
+    "fer2013": with_student(teachers_of_model_d((1, 2, 3), 55), "D", 90, share=0.8),
+    "ferplus": with_student(teachers_of_model_d((1, 2), 30), "C", 50, share=0.5),
+}
 
 
 @command
@@ -86,12 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = override(parameters.TRAINING, arguments).labels
     work = Path(arguments.work or "record_work") / labels
     if arguments.list:
-        for planned in PLAN:
+        for planned in PLANS[labels]:
             done = (work / f"{planned.name}.npz").is_file()
             print(f"{planned.name:<10} Model {planned.model}, {planned.epochs} epochs: {'done' if done else 'missing'}")
         return 0
     dataset = open_dataset(override(parameters.DATASET, arguments).folder)
-    for planned in PLAN:
+    for planned in PLANS[labels]:
         if not (work / f"{planned.name}.npz").is_file():
             train(planned, dataset, labels, work, Path(arguments.results or "results"))
     save_student(dataset, labels, work)
@@ -106,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_yes_no(parser, "--list", default=False, help="list the networks, and which are trained")
     add_flags(parser, parameters.DATASET, "folder")
-    add_flags(parser, parameters.TRAINING, "labels")
+    add_flags(parser, parameters.TRAINING, "labels", choices={"labels": PLANS})
     parser.add_argument(
         "--work", type=local_path, metavar="PATH", help="folder of the networks and the model (default: record_work)"
     )
@@ -152,7 +162,7 @@ def trained(name: str, dataset: Dataset, labels: str, work: Path, learn: Split) 
     from ferkit.learning import pytorch
     from ferkit.learning.scaling import Scaling
 
-    run = next(planned for planned in PLAN if planned.name == name).run(dataset, labels)
+    run = next(planned for planned in PLANS[labels] if planned.name == name).run(dataset, labels)
     network = pytorch.TorchNetwork(run, Scaling.of(learn.images, learn.features))
     pytorch.set_weights(network, weights(work / f"{name}.npz"))
     return network.to(pytorch.best_device()).eval().requires_grad_(False)
@@ -193,7 +203,7 @@ def save_student(dataset: Dataset, labels: str, work: Path) -> None:
     from ferkit.learning.scaling import Scaling
     from ferkit.learning.training import save
 
-    student = PLAN[-1]
+    student = PLANS[labels][-1]
     run = student.run(dataset, labels)
     place = work / "saved_model.bin"
     run = dataclasses.replace(run, training=dataclasses.replace(run.training, save_model_path=str(place)))

@@ -167,7 +167,7 @@ def test_the_record_trains_teachers_and_a_student_and_saves_it(
     teachers = tuple(record.Planned(f"teacher-{seed}", "slim", seed, 1, settings=small) for seed in (1, 2))
     names = tuple(teacher.name for teacher in teachers)
     student = record.Planned("student", "slim", 0, 2, names, {**small, "teacher_share": 0.8})
-    monkeypatch.setattr(record, "PLAN", (*teachers, student))
+    monkeypatch.setitem(record.PLANS, "fer2013", (*teachers, student))
     assert record.main([f"--folder={drawn_dataset}"]) == 0
     model = saved_model.load(tmp_path / "record_work" / "fer2013" / "saved_model.bin")
     assert [teacher["name"] for teacher in model.facts["teachers"]] == list(names)
