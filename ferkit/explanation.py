@@ -85,42 +85,23 @@ def split_at_pooling(network: bytes) -> tuple[bytes, np.ndarray, np.ndarray] | N
 
     network: a LiteRT flatbuffer. None if it does not end in pooling, one fully connected layer, and softmax.
     """
-    import flatbuffers  # here, because only explanations need these
-    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.schema_py_generated import BuiltinOperator as kinds  # here: only explanations need these
 
-    model = schema.ModelT.InitFromPackedBuf(network)
-    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
-    source = {operator.outputs[0]: operator for operator in graph.operators}
+    from ferkit.flatbuffer import Flatbuffer
 
-    def made_by(tensor: int, kind: int) -> bool:
-        code = model.operatorCodes[source[tensor].opcodeIndex] if tensor in source else None
-        return code is not None and max(code.builtinCode, code.deprecatedBuiltinCode) == kind
-
-    def values(tensor: int, kind: type) -> np.ndarray:
-        return np.frombuffer(bytes(model.buffers[graph.tensors[tensor].buffer].data), kind)
-
-    if len(graph.inputs) != 1 or not made_by(graph.outputs[0], kinds.SOFTMAX):
+    graph = Flatbuffer(network)
+    softmax = graph.maker(graph.output, kinds.SOFTMAX)
+    last = softmax and graph.maker(softmax.inputs[0], kinds.FULLY_CONNECTED)
+    if last is None or len(graph.inputs) != 1:
         return None
-    logits = source[graph.outputs[0]].inputs[0]
-    if not made_by(logits, kinds.FULLY_CONNECTED):
+    pooled, weights, bias = last.inputs
+    flattened = graph.maker(pooled, kinds.RESHAPE)
+    mean = graph.maker(flattened.inputs[0] if flattened else pooled, kinds.MEAN)
+    axes = mean and graph.constant(mean.inputs[1])
+    matrix, offset = graph.constant(weights), graph.constant(bias)
+    if mean is None or axes is None or axes.tolist() != [1, 2] or matrix is None or offset is None:
         return None
-    pooled, weights, bias = source[logits].inputs
-    if made_by(pooled, kinds.RESHAPE):
-        pooled = source[pooled].inputs[0]
-    if not made_by(pooled, kinds.MEAN) or values(source[pooled].inputs[1], np.int32).tolist() != [1, 2]:
-        return None
-    kernel = graph.tensors[weights]
-    if kernel.type == schema.TensorType.INT8:
-        matrix = values(weights, np.int8).reshape(kernel.shape) * np.reshape(kernel.quantization.scale, (-1, 1))
-    else:
-        matrix = values(weights, np.float32).reshape(kernel.shape)
-    offset = values(bias, np.float32)
-    graph.outputs = [source[pooled].inputs[0]]
-    graph.operators = graph.operators[: graph.operators.index(source[pooled])]
-    model.signatureDefs = None
-    builder = flatbuffers.Builder(len(network))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), matrix, offset
+    return graph.up_to(mean.inputs[0]), matrix, offset
 
 
 def write_explanations(stem: Path, recognizer: Recognizer, faces: Sequence[Face], crops: Sequence[np.ndarray]) -> None:

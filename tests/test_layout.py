@@ -23,7 +23,7 @@ FOR_USERS = ("parameters", "model", "data_loader")  # what users edit or load
 FLOORS = (
     ("ferkit.constants", "ferkit.errors"),
     ("ferkit.processes", "ferkit.files", "ferkit.provenance", "ferkit.markdown", "ferkit.features", "ferkit.transforms",
-     "ferkit.interpreter", "ferkit.vision"),
+     "ferkit.interpreter", "ferkit.flatbuffer", "ferkit.vision"),
     ("ferkit.settings", "ferkit.flags", "ferkit.schemas"),
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
