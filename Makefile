@@ -11,7 +11,7 @@ JOB_INPUT := $(if $(CSV),--input="$(CSV)" --limit=3000,--input=demo/fer2013.csv)
 JOB_PHOTO = $(if $(CSV),$(PORTRAIT),demo/photo.png)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web job test test-all fuzz lint format docs clean
+.PHONY: help setup demo web data job test test-all fuzz lint format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: $(VENV)/.predict  ## recognize the face of a portrait with the included mo
 
 web: $(VENV)/.predict  ## open a page in the browser that recognizes live; needs no TensorFlow
 	$(BIN)/python serve.py --open=yes
+
+data: $(VENV)/.run  ## get FER2013 from Kaggle, which needs a token, and FER+'s votes, and convert them
+	$(PIP) -r requirements-download.txt
+	$(BIN)/python convert_fer2013_to_images_and_landmarks.py --download --ferplus=fer2013new.csv
 
 job: $(VENV)/.run  ## the whole job on drawn faces, in about two minutes; on real ones: make job CSV=fer2013.csv
 	$(BIN)/python -m ferkit.data.drawn_faces --output=demo/fer2013.csv --photo=demo/photo.png

@@ -4,18 +4,23 @@
     python convert_fer2013_to_images_and_landmarks.py --landmarks=yes --hog=no --how_windows=no --expressions=1,4,6
 
 Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a folder of pictures, and writes
-`fer2013_features/<Training|PublicTest|PrivateTest>/*.npy` with a `manifest.json`.
+`fer2013_features/<Training|PublicTest|PrivateTest>/*.npy` with a `manifest.json`. With `--download` it
+first gets FER2013 from Kaggle.
 """
 
 import argparse
+import dataclasses
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ferkit.constants import EMOTIONS
-from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override, positive
+from ferkit.errors import UserError
+from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override, positive, shown
 from ferkit.processes import command
+from ferkit.settings import Joinable
 from parameters import DATASET
 
 
@@ -25,15 +30,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     import pandas  # noqa: F401 here, so that a missing package gives a one-line error at once
 
     from ferkit.data.conversion import HOG_IMAGES, convert
-    from ferkit.features import PARTS
+    from ferkit.features import PARTS, parts_of
 
     dataset = override(DATASET, arguments)
+    if arguments.download is not None:
+        dataset = dataclasses.replace(dataset, input=downloaded(arguments))
     started = time.perf_counter()
+    usual = [name for name, part in PARTS.items() if part.usual]
+    chosen = usual if arguments.features is None else parts_of(arguments.features)
+    given = {name: getattr(arguments, name) for name in (*PARTS, HOG_IMAGES)}
     manifest = convert(
         dataset.input,
         dataset.folder,
         arguments.expressions,
-        [name for name in (*PARTS, HOG_IMAGES) if getattr(arguments, name)],
+        [name for name, answer in given.items() if (name in chosen if answer is None else answer)],
         one_hot=arguments.onehot,
         jpg=arguments.jpg,
         limit=arguments.limit,
@@ -50,15 +60,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def downloaded(arguments: argparse.Namespace) -> str:
+    """The path of the FER2013 that --download names, fetched with the votes that --ferplus names, unless there."""
+    from ferkit.data import download
+
+    if arguments.input is not None:
+        raise UserError("--download and --input are two sources: leave one out")
+    if arguments.ferplus is not None and "/" in arguments.download:
+        raise UserError("FER+'s votes join the rows of the competition's csv: leave out --ferplus, or say --download")
+    path = download.fetch_faces(arguments.download if "/" in arguments.download else download.COMPETITION)
+    print(f"FER2013: {path}")
+    if arguments.ferplus is not None:
+        download.fetch_votes(arguments.ferplus)
+    return str(path)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
-    from ferkit.features import PARTS
+    from ferkit.features import FEATURES, PARTS
 
     parser = Parser(description="Convert FER2013 into arrays of faces, labels, landmarks and HOG features.")
     add_yes_no(parser, "-j", "--jpg", default=False, help="also write every face as a jpg")
     for name, part in PARTS.items():
         options = [f"-{flag}" if len(flag) <= 2 else f"--{flag}" for flag in part.flags]
-        add_yes_no(parser, *options, dest=name, default=True, help=part.help)
+        add_yes_no(parser, *options, dest=name, default=None, help=f"{part.help} (default: {shown(part.usual)})")
+    parser.add_argument(
+        "--features",
+        choices=Joinable(FEATURES),
+        metavar="NAME+NAME…",
+        help="extract what these features of train.py need, instead of the defaults above",
+    )
     add_yes_no(parser, "-hi", "--hog_images", default=False, help="also write pictures of the HOG, as an array")
     add_yes_no(parser, "-o", "--onehot", default=True, help="one-hot labels; no: indices")
     parser.add_argument(
@@ -70,6 +101,15 @@ def parser() -> argparse.ArgumentParser:
         + ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS)),
     )
     add_flags(parser, DATASET, "input")
+    parser.add_argument(
+        "--download",
+        nargs="?",
+        const="competition",
+        type=dataset_name,
+        metavar="OWNER/DATASET",
+        help="get FER2013 from Kaggle, and the votes of --ferplus, unless they are there: without a value the csv of "
+        "the competition, which needs a token; msambare/fer2013 needs none",
+    )
     parser.add_argument(
         "--folder", "--output", type=local_path, metavar="PATH", help=f"the folder to write (default: {DATASET.folder})"
     )
@@ -112,6 +152,13 @@ def expressions(text: str) -> tuple[int, ...]:
     if len(set(labels)) != len(labels) or len(labels) < 2 or min(labels) < 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not two or more different numbers of 0 to 6, like 0,3,4")
     return tuple(sorted(labels))
+
+
+def dataset_name(text: str) -> str:
+    """Parses `msambare/fer2013`, or `competition`."""
+    if not re.fullmatch(r"competition|[\w-]+/[\w-]+", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no dataset of Kaggle, like msambare/fer2013")
+    return text
 
 
 def labels_map(text: str) -> Mapping[str, str] | str:

@@ -19,6 +19,7 @@ from experiments import comparison
 from experiments.results import (
     FINISHED,
     FIVE,
+    FURTHER,
     INPUTS,
     MODELS,
     PUBLISHED_MODELS,
@@ -30,7 +31,7 @@ from experiments.results import (
     predictions_path,
     select,
 )
-from ferkit.features import FEATURES
+from ferkit import features
 from ferkit.files import whole_file
 from ferkit.learning.plots import draw_confusion_matrix, pyplot
 from ferkit.markdown import table
@@ -39,7 +40,8 @@ from ferkit.settings import SOURCES_OF_SETTINGS
 RESULTS, ANSWER, CURVES = "../results", "answer.png", "learning_curves.png"  # as in docs/experiment.md
 CONFUSION = "confusion matrix of the network that PublicTest likes best"
 PART = "results"  # name of the generated part of the page
-LABELS = {name: FEATURES[name].label for name in INPUTS}
+LABELS = {name: features.label(name) for name in (*INPUTS, *FURTHER)}
+KINDS = tuple(LABELS)
 # Accuracies on five expressions; the publication does not say on which split.
 PUBLISHED = {
     ("SVM", "landmarks"): 0.469,
@@ -91,6 +93,7 @@ def tables(records: Sequence[Record], results: Path = Path("results"), folder: s
         answer_table(records),
         picture_links(records, folder),
         batch_norm_table(records),
+        further_table(records, results),
         seven_table(records),
         votes_table(records, results),
     ]
@@ -199,8 +202,8 @@ def batch_norm_table(records: Sequence[Record]) -> str:
         return ""
     heads = ["batch normalization adds", "to A, published", "measured", "to B, published", "measured"]
     lines = []
-    for kind, name in LABELS.items():
-        line = [name]
+    for kind in INPUTS:
+        line = [LABELS[kind]]
         for model in PUBLISHED_MODELS:
             line += [_points(PUBLISHED_BATCH_NORM[model, kind]), batch_norm_gain(records, model, kind)]
         lines.append(line)
@@ -240,18 +243,9 @@ def seven_table(records: Sequence[Record]) -> str:
 def votes_table(records: Sequence[Record], results: Path) -> str:
     """The rows that learned FER+'s votes, each compared with the first input of its model; empty until there is one."""
     voted = {Row.of(record): record for record in select(records, labels="ferplus")}
-    heads = ["FER+, seven expressions", "PublicTest", "PrivateTest", "test-time augmentation", "adds", "95% interval"]
-    heads += ["right alone", "p"]
-    lines = []
-    for model in ("SVM", *PUBLISHED_MODELS):
-        rows = [row for row in voted if row.model == model]
-        rows.sort(key=lambda row: (INPUTS.index(row.features), row.seed))
-        for row in rows:
-            accuracies = [_percent(number(voted[row], name)) for name in ("validation_accuracy", "test_accuracy")]
-            lines.append([row_name(row), *accuracies, _percent(number(voted[row], "test_accuracy_augmented"))])
-            lines[-1] += ["–"] * 4 if row == rows[0] else compared(rows[0], row, results)
-    if not lines:
+    if not voted:
         return ""
+    text = comparison_table("FER+, seven expressions", voted, results)
     faces = next(iter(voted.values()))["private_test"]
     note = (
         "Our settings, trained on the votes of FER+. Right is what more than half of the people say, of "
@@ -260,7 +254,39 @@ def votes_table(records: Sequence[Record], results: Path) -> str:
         "right, and the p of McNemar's exact test. Both tell of the choice of faces alone: what the seed does comes on "
         "top."
     )
-    return f"{table(heads, lines)}\n\n{note}"
+    return f"{text}\n\n{note}"
+
+
+def further_table(records: Sequence[Record], results: Path) -> str:
+    """The inputs that were not published, beside the published ones; empty until there is one."""
+    chosen = select(records, model=("SVM", "A"), expressions=FIVE, settings="ours", labels="fer2013", seed=0)
+    if not select(chosen, features=FURTHER):
+        return ""
+    text = comparison_table("further inputs, five expressions", {Row.of(record): record for record in chosen}, results)
+    note = (
+        "Our settings, seed 0. “Adds” compares with the first row of the same model, as in the table of FER+'s votes. "
+        "Rows that were trained before their answers were kept have no interval."
+    )
+    return f"{text}\n\n{note}"
+
+
+def comparison_table(head: str, records: Mapping[Row, Record], results: Path) -> str:
+    """A table of rows, each compared with the first input of its model on the same faces. head: of the first column."""
+    heads = [head, "PublicTest", "PrivateTest", "test-time augmentation", "adds", "95% interval", "right alone", "p"]
+    lines = []
+    for model in ("SVM", *PUBLISHED_MODELS):
+        rows = [row for row in records if row.model == model]
+        rows.sort(key=lambda row: (KINDS.index(row.features), row.seed))
+        for row in rows:
+            accuracies = [_percent(number(records[row], name)) for name in ("validation_accuracy", "test_accuracy")]
+            lines.append([row_name(row), *accuracies, _percent(number(records[row], "test_accuracy_augmented"))])
+            if row == rows[0]:
+                lines[-1] += ["–"] * 4
+            elif row.labels == "fer2013" and not all(predictions_path(results, one).exists() for one in (rows[0], row)):
+                lines[-1] += [_points(number(records[row]) - number(records[rows[0]])), *["–"] * 3]
+            else:
+                lines[-1] += compared(rows[0], row, results)
+    return table(heads, lines)
 
 
 def compared(first: Row, second: Row, results: Path) -> list[str]:
@@ -415,8 +441,8 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.set_visible(bool(axes.lines))
-    inputs = [kind for kind in INPUTS if any(record["features"] == kind for record, _ in histories)]
-    handles = [plt.Line2D([], [], color=f"C{INPUTS.index(kind)}") for kind in inputs]
+    inputs = [kind for kind in KINDS if any(record["features"] == kind for record, _ in histories)]
+    handles = [plt.Line2D([], [], color=f"C{KINDS.index(kind)}") for kind in inputs]
     handles += [plt.Line2D([], [], color="grey"), plt.Line2D([], [], color="grey", linestyle=":")]
     names = [*(LABELS[kind] for kind in inputs), "PublicTest", "Training, while it learns"]
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(models)), frameon=False, fontsize=9)

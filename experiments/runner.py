@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import parameters
 from experiments import comparison, report, results, support_vector_machine
-from experiments.results import INPUTS, PUBLISHED_MODELS, SEVEN, Record, Row, number
+from experiments.results import FURTHER, INPUTS, PUBLISHED_MODELS, SEVEN, Record, Row, number
 from ferkit import features, saved_model
 from ferkit.constants import EMOTIONS, SPLITS
 from ferkit.data import fer2013, ferplus
@@ -63,6 +63,10 @@ WITHOUT_BATCH_NORM = tuple(replace(row, batch_norm=False) for row in CELLS)
 SVMS = tuple(Row("SVM", features, batch_norm=False, settings="ours") for features in INPUTS if features != "none")
 # The question asked again, with the votes of FER+ as labels.
 VOTED = tuple(replace(row, expressions=SEVEN, labels="ferplus") for row in (*OURS, *SVMS))
+# The question asked of other features.
+OTHER = tuple(
+    Row(model, features, batch_norm=model != "SVM", settings="ours") for model in ("SVM", "A") for features in FURTHER
+)
 MODEL_C = Row("C", "none", settings="ours")  # shows what is possible beyond A and B
 ON_REQUEST = tuple(replace(MODEL_C, features=features) for features in INPUTS if features != "none")
 
@@ -77,7 +81,7 @@ def plan(records: Sequence[Record]) -> list[Row]:
     seeds = [replace(row, seed=seed) for row in best[:2] for seed in range(1, SEEDS)]
     firsts = [next(row for row in best if row.model == model) for model in PUBLISHED_MODELS] if best else []
     seven = [replace(row, expressions=SEVEN) for row in firsts]
-    return [*CELLS, *OURS, *seeds, *WITHOUT_BATCH_NORM, *SVMS, *seven, MODEL_C, *TAUGHT, *VOTED]
+    return [*CELLS, *OURS, *seeds, *WITHOUT_BATCH_NORM, *SVMS, *seven, MODEL_C, *TAUGHT, *VOTED, *OTHER]
 
 
 def ranking(rows: Sequence[Row], records: Sequence[Record]) -> list[Row]:
@@ -133,7 +137,8 @@ class Experiment:
     def faces(self, row: Row) -> Path:
         """The folder of the converted dataset that a row is trained on."""
         votes = () if row.labels == "fer2013" else (row.labels,)
-        return self.work / "_".join(("faces", "".join(map(str, row.expressions)), *votes))
+        further = (row.features,) if row.features in FURTHER else ()
+        return self.work / "_".join(("faces", "".join(map(str, row.expressions)), *votes, *further))
 
     def finished(self) -> set[Row]:
         return {Row.of(record) for record in results.read(self.table)}
@@ -231,9 +236,13 @@ def write_report(experiment: Experiment) -> None:
 # --- the settings of a row -------------------------------------------------------------------------------------------
 
 
-def row_settings(row: Row, experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """The present settings that the result of a row depends on."""
-    provenance = {"feature_provenance": features.provenance(row.features, parameters.DATASET.shape_predictor_path)}
+def row_settings(
+    row: Row, experiment: Experiment, known: features.Provenance | None = None
+) -> dict[str, dict[str, Any]]:
+    """The present settings that the result of a row depends on. known: see features.extract."""
+    provenance = {
+        "feature_provenance": features.provenance(row.features, parameters.DATASET.shape_predictor_path, known)
+    }
     if row.model == "SVM":
         settings = asdict(svm_settings(row))
         return {"svm": {name: value for name, value in settings.items() if name != "save_model_path"}, **provenance}
@@ -268,7 +277,7 @@ def outdated(experiment: Experiment, records: Sequence[Record]) -> list[Row]:
 
     def changed(record: Record) -> bool:
         then = results.detail(experiment.results, record)["settings"]
-        return not are_same(then, row_settings(Row.of(record), experiment))
+        return not are_same(then, row_settings(Row.of(record), experiment, then.get("feature_provenance")))
 
     return [Row.of(record) for record in records if changed(record)]
 
@@ -376,7 +385,7 @@ def finish(row: Row, experiment: Experiment) -> Record:
     metrics, state = read_json(folder / "metrics.json"), read_json(folder / "checkpoints" / "state.json")
     if metrics is None and not diverged:
         raise RowFailed(f"{folder} has no metrics.json")
-    settings = row_settings(row, experiment)
+    settings = row_settings(row, experiment, dataset.manifest["feature_provenance"])
     if metrics is not None and not are_same(trained_settings(metrics["model"], settings), settings):
         raise UserError(f"parameters.py was changed while {row.name} was trained: start again to train it as it is now")
     if metrics is not None and row.settings != "published" and script == "train":
@@ -434,7 +443,7 @@ def trained_settings(facts: dict[str, Any], settings: dict[str, dict[str, Any]])
 
 
 def converted(row: Row, experiment: Experiment) -> Dataset:
-    """The dataset of a row, with its labels and all features; converts it if necessary.
+    """The dataset of a row, with its labels and features; converts it if necessary.
 
     Raises UserError when the source is missing, cannot be converted, or lacks a split.
     """
@@ -444,6 +453,7 @@ def converted(row: Row, experiment: Experiment) -> Dataset:
     if not is_converted(folder, row, experiment.input):
         expressions = ",".join(map(str, row.expressions))
         flags = [f"--input={experiment.input}", f"--folder={folder}", f"--expressions={expressions}"]
+        flags += [f"--features={row.features}"] if row.features in FURTHER else []
         if row.labels != "fer2013":
             if not Path(experiment.ferplus).exists():
                 raise UserError(
@@ -459,18 +469,20 @@ def converted(row: Row, experiment: Experiment) -> Dataset:
 
 
 def is_converted(folder: Path, row: Row, source: str) -> bool:
-    """Whether `folder` has what the present code would convert `source` to for a row, with all features."""
+    """Whether `folder` has what the present code would convert `source` to for a row, with its features."""
+    kind = row.features if row.features in FURTHER else INPUTS[-1]
     try:
-        dataset, kind = open_dataset(folder).labelled(row.labels), INPUTS[-1]
+        dataset = open_dataset(folder).labelled(row.labels)
         dataset.check(kind, len(row.expressions))
         for split in dataset.counts:
             dataset.load(split, kind)  # raises UserError if it is incomplete
     except UserError:
         return False
+    known, path = dataset.feature_provenance(kind), parameters.DATASET.shape_predictor_path
     return (
         dataset.manifest["source"]["sha256"] == fer2013.hash_of(source)
         and dataset.expressions == tuple(EMOTIONS[label] for label in row.expressions)
-        and dataset.feature_provenance(kind) == features.provenance(kind, parameters.DATASET.shape_predictor_path)
+        and known == features.provenance(kind, path, known)
     )
 
 

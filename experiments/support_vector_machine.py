@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ferkit import features
 from ferkit.data.dataset import Dataset, Split
 from ferkit.errors import UserError
-from ferkit.features.landmarks import LANDMARKS
+from ferkit.features.landmarks import LANDMARKS, LEFT_EYE, RIGHT_EYE
 from ferkit.files import check_writable, read_bytes, whole_file
 from ferkit.learning.calibration import best_temperature
 from ferkit.provenance import made_with
@@ -42,7 +42,6 @@ PLACES = ("crop", "face")  # see place_landmarks
 KERNELS = ("linear", "rbf")
 MACHINES_AT_ONCE = 4  # trained in parallel; each needs up to 1 GB
 BATCH = 512  # faces whose kernel is computed at a time: 80 MB for 20,000 support vectors
-LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # landmarks of the eyes on the left and right of the picture
 
 
 def check_place(path: Path) -> None:
@@ -58,7 +57,7 @@ class Choice:
     """The settings that are chosen by PublicTest."""
 
     landmarks: str  # see place_landmarks
-    hog_weight: float  # total variance of the HOG, relative to that of the landmarks
+    hog_weight: float  # total variance of every other part, relative to that of the landmarks
     kernel: str  # linear or rbf
     penalty: float  # the SVM's C
     gamma: float  # parameter of the rbf kernel
@@ -318,9 +317,14 @@ def scaling_of(faces: Split, choice: Choice, settings: Svm) -> Scaling:
 
 
 def all_choices(settings: Svm) -> list[Choice]:
-    """All combinations of the settings. Landmarks alone need no HOG weight, and a linear kernel needs no gamma."""
-    weights = (1.0,) if settings.features == "landmarks" else settings.hog_weights
-    combinations = itertools.product(settings.landmarks, weights, settings.kernels, settings.penalties, settings.gammas)
+    """All combinations of the settings that make a difference.
+
+    Landmarks alone need no weight beside them, other features no place of the landmarks, and a linear kernel no gamma.
+    """
+    parts = features.parts_of(settings.features)
+    places = settings.landmarks if "landmarks" in parts else settings.landmarks[:1]
+    weights = (1.0,) if parts.keys() == {"landmarks"} else settings.hog_weights
+    combinations = itertools.product(places, weights, settings.kernels, settings.penalties, settings.gammas)
     return list(
         dict.fromkeys(
             Choice(landmarks, weight, kernel, penalty, gamma if kernel == "rbf" else 1.0)
@@ -331,7 +335,7 @@ def all_choices(settings: Svm) -> list[Choice]:
 
 def describe(choice: Choice) -> str:
     gamma = f", gamma {choice.gamma:g}" if choice.kernel == "rbf" else ""
-    scaling = f"landmarks in the {choice.landmarks}, HOG's weight {choice.hog_weight:g}"
+    scaling = f"landmarks in the {choice.landmarks}, weight of the others {choice.hog_weight:g}"
     return f"{scaling}, {choice.kernel} kernel, C {choice.penalty:g}{gamma}"
 
 

@@ -19,13 +19,12 @@ from io import FileIO, StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from ferkit.errors import UserError
 from ferkit.files import lock, open_file, place_for, written
 from ferkit.interpreter import use_one_thread
-from ferkit.processes import parallel
+from ferkit.processes import one_opencv_thread, parallel
 from ferkit.recognition import Face, Recognizer, as_row
 from ferkit.vision.pictures import read_image
 
@@ -70,12 +69,8 @@ def answers(
             recognizer.warm_up()  # so that the first picture's seconds are those of recognition
         yield from map(work, paths)
         return
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # before the processes are forked: they would wait for OpenCV's threads, which they lack
-    try:
+    with one_opencv_thread():
         yield from parallel(work, paths, processes, prepare=use_one_thread)
-    finally:
-        cv2.setNumThreads(threads)
 
 
 def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:

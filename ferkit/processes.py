@@ -312,6 +312,19 @@ def parallel(
             pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Lets OpenCV compute in one thread. Forked processes need it: they would wait for its threads, which they lack."""
+    import cv2  # imported here, because not every command needs it
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 _work: Callable[[Any], Any] | None = None  # of `parallel`, in its processes
 
 

@@ -72,7 +72,8 @@ class Recognizer:
         self.settings = settings
         self.shape_predictor_path = shape_predictor_path
         self.expressions = self._names()
-        if features.provenance(self.model.features, shape_predictor_path) != self.model.feature_provenance:
+        known = self.model.feature_provenance
+        if features.provenance(self.model.features, shape_predictor_path, known) != known:
             raise UserError(
                 f"{self.model_path} was trained on features computed otherwise (another landmark predictor?): "
                 "set DATASET.shape_predictor_path to the one it was trained with, or train again"
@@ -140,7 +141,7 @@ class Recognizer:
 
     def features_of(self, faces: np.ndarray) -> np.ndarray:
         """The features that the network needs besides the pixels: (N, 48, 48) uint8 -> (N, size) float32."""
-        return features.extract(faces, self.model.features, self.shape_predictor_path)
+        return features.extract(faces, self.model.features, self.shape_predictor_path, self.model.feature_provenance)
 
     def with_settings(self, **changes: Any) -> "Recognizer":
         """A recognizer with other settings that shares the model. Raises UserError for a setting outside its range."""

@@ -58,6 +58,7 @@ class SavedModel:
             raise ValueError("its frequencies are not a share for each expression")
         if outputs != len(self.expressions) or self._vector_size != features.size(self.features):
             raise ValueError("its facts are not those of its network")
+        features.check_learned(self.features, self.feature_provenance)
         blank = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         if not np.isfinite(answer := self._run(blank, np.zeros((1, self._vector_size)))).all() or answer.ndim != 2:
             raise ValueError("its network gives no probabilities")  # run once, as damage may show only then
@@ -79,7 +80,7 @@ class SavedModel:
         if vectors.shape != (len(faces), self._vector_size):
             raise ValueError(f"vectors must be ({len(faces)}, {self._vector_size}), not {vectors.shape}")
         if augmented:
-            probabilities = average_over_views(self._run_all, faces, vectors, self.features)
+            probabilities = average_over_views(self._run_all, faces, vectors, self.features, self.feature_provenance)
         else:
             probabilities = self._run_all(faces, vectors)
         temperature = self.temperature_augmented if augmented else self.temperature

@@ -95,14 +95,22 @@ def setting(
     return field(default=default, metadata={"help": help, "choices": choices, "range": range, "flags": flags})
 
 
+class Joinable(tuple[str, ...]):
+    """Choices that can also be joined by a plus: `landmarks+lbp`. "none" stands alone."""
+
+    def __contains__(self, value: object) -> bool:
+        names = str(value).split("+")
+        return all(tuple.__contains__(self, name) for name in names) and (len(names) == 1 or "none" not in names)
+
+
 def _features() -> Iterable[str]:
     from ferkit.features import FEATURES  # imported here, because parameters.py must work without NumPy
 
-    return FEATURES
+    return Joinable(FEATURES)
 
 
 def _features_without_pixels() -> Iterable[str]:
-    return (name for name in _features() if name != "none")
+    return Joinable(name for name in _features() if name != "none")
 
 
 def _detectors() -> Iterable[str]:
@@ -134,7 +142,7 @@ class Network:
     )  # the choices are the names in model.py's ARCHITECTURES
     features: str = setting(
         "landmarks_hog_windows",
-        "what the network is given besides the pixels; none: the pixels alone",
+        "what the network is given besides the pixels, one or several joined by +; none: the pixels alone",
         choices=_features,
     )
     output_size: int = setting(7, "number of expressions; must be the dataset's", range=at_least(2))
@@ -259,7 +267,9 @@ class Svm:
     """The support vector machine for comparison with the networks. PublicTest chooses among several values."""
 
     features: str = setting(
-        "landmarks_hog_windows", "what it is given, without the pixels", choices=_features_without_pixels
+        "landmarks_hog_windows",
+        "what it is given, without the pixels; one or several joined by +",
+        choices=_features_without_pixels,
     )
     components: int = setting(300, "principal components of the features that are kept, at most", range=at_least(1))
     trial_faces: int = setting(
@@ -404,7 +414,8 @@ def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
     choices = item.metadata.get("choices")
     if choices is None:
         return None
-    return tuple(choices() if callable(choices) else choices)
+    found = choices() if callable(choices) else choices
+    return found if isinstance(found, tuple) else tuple(found)
 
 
 def check_types(settings: Any) -> None:

@@ -42,21 +42,27 @@ def warp(faces: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     return moved
 
 
-def views(faces: np.ndarray, vectors: np.ndarray, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def views(
+    faces: np.ndarray, vectors: np.ndarray, feature: str, known: features.Provenance | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The copies of the faces for test-time augmentation, with their vectors of `feature`.
 
-    faces: (N, 48, 48) uint8. vectors: (N, size) float32.
+    faces: (N, 48, 48) uint8. vectors: (N, size) float32. known: see features.extract.
     """
     for zoom in VIEWS:
         for flip in (False, True):
             matrix = affine(np.array([flip]), np.zeros((1, 2)), np.array([zoom]), np.zeros(1))
             matrices = np.repeat(matrix, len(faces), axis=0)
             moved = warp(faces, matrices)
-            yield moved, features.moved(vectors, feature, matrices, moved)
+            yield moved, features.moved(vectors, feature, matrices, moved, known)
 
 
 def average_over_views(
-    predict: Callable[[np.ndarray, np.ndarray], np.ndarray], faces: np.ndarray, vectors: np.ndarray, feature: str
+    predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    faces: np.ndarray,
+    vectors: np.ndarray,
+    feature: str,
+    known: features.Provenance | None = None,
 ) -> np.ndarray:
     """Test-time augmentation: the results of `predict(faces, vectors)`, averaged over the views of the faces."""
-    return np.mean([predict(*view) for view in views(faces, vectors, feature)], axis=0)
+    return np.mean([predict(*view) for view in views(faces, vectors, feature, known)], axis=0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import train
+from experiments.results import INPUTS
 from ferkit import features, saved_model
 from ferkit.constants import EMOTIONS
-from ferkit.features import FEATURES
 from ferkit.learning.architecture import Architecture
 from ferkit.learning.graph import TrainingGraph, inference_flatbuffer, mixed
 from ferkit.learning.run import uses_bfloat16
@@ -113,7 +113,7 @@ def saved(network: Network, graph: TrainingGraph, session: "tf.Session", scaling
     [
         pytest.param(name, kind, marks=[] if name == "quick" or (name, kind) in AT_ONCE else pytest.mark.slow)
         for name in ("quick", *ARCHITECTURES)
-        for kind in FEATURES
+        for kind in INPUTS
     ],
 )
 def test_network_learns_a_tiny_set_and_its_saved_model_predicts_the_same(name, kind, tmp_path):

@@ -22,6 +22,7 @@ from experiments.runner import (
     CELLS,
     MODEL_C,
     ON_REQUEST,
+    OTHER,
     OURS,
     QUICK_FACES,
     SVMS,
@@ -111,7 +112,8 @@ DIVERGED |= {"outcome": "diverged in epoch 1", "epochs": "0"}
 
 def test_plan_has_every_published_cell_in_the_order_of_importance():
     rows = plan([])
-    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *TAUGHT, *VOTED]
+    assert rows == [*CELLS, *OURS, *WITHOUT_BATCH_NORM, *SVMS, MODEL_C, *TAUGHT, *VOTED, *OTHER]
+    assert [row.name for row in OTHER[::4]] == ["SVM_lbp_03456_ours_seed0", "A_lbp_03456_ours_seed0"]
     assert len(CELLS) == len(OURS) == len(WITHOUT_BATCH_NORM) == 8 and (len(SVMS), len(TAUGHT), len(VOTED)) == (
         3,
         4,
@@ -371,6 +373,24 @@ def test_rows_of_votes_are_compared_on_the_same_faces(tmp_path):
     assert "| Model A, raw pixels | 60.0% | 70.0% | – | – | – | – | – |" in lines
     assert "| Model A, + landmarks | 65.0% | 85.0% | – | +15.0 | +8.0 to +22.0 | 0 : 15 | 6.1e-05 |" in lines
     assert not any("seven expressions | PublicTest | PrivateTest | new faces" in line for line in lines)
+
+
+def test_further_inputs_stand_beside_the_published_ones(tmp_path):
+    rows = {row.name: row for row in (OURS[0], OURS[1], SVMS[0], *OTHER)}
+    raw, lbp = rows["A_none_03456_ours_seed0"], rows["A_lbp_03456_ours_seed0"]
+    records = [record(raw, 0.7, 0.73), record(OURS[1], 0.72, 0.74)]
+    assert "further inputs" not in tables(records, tmp_path)
+    records += [record(lbp, 0.71, 0.72), record(rows["SVM_gabor_03456_ours_seed0"], 0.6, 0.65)]
+    lines = tables(records, tmp_path).splitlines()
+    assert "| Model A, + LBP | 71.0% | 72.0% | – | -1.0 | – | – | – |" in lines, "its raw pixels have no answers"
+    assert "| SVM, Gabor energies | 60.0% | 65.0% | – | – | – | – | – |" in lines
+    (tmp_path / "rows").mkdir()
+    labels = np.zeros(100, np.uint8)
+    for row, wrong in ((raw, 30), (lbp, 20)):
+        answers = (np.arange(100) < wrong).astype(np.uint8)
+        comparison.write(comparison.Predictions(labels, answers), results.predictions_path(tmp_path, row))
+    line = next(line for line in tables(records, tmp_path).splitlines() if line.startswith("| Model A, + LBP |"))
+    assert "| – | +10.0 | +" in line and line.endswith("| 0 : 10 | 0.002 |")
 
 
 def test_difference_of_two_models_is_that_of_mcnemar_and_of_the_normal_approximation():

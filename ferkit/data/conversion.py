@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ferkit import features
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR, SPLITS
 from ferkit.data import fer2013, ferplus
 from ferkit.data.dataset import MANIFEST_FORMAT, is_dataset
 from ferkit.errors import UserError
 from ferkit.features import PARTS, hog, landmarks
 from ferkit.files import check_writable, real_path, whole_folder
-from ferkit.processes import parallel
+from ferkit.processes import one_opencv_thread, parallel
 
 CHUNK = 64  # faces that a process extracts at a time
 _SHARES = {"PublicTest": "validation_share", "PrivateTest": "test_share"}  # the flags that make these splits
@@ -68,8 +69,8 @@ def convert(
 ) -> dict[str, Any]:
     """Converts FER2013 at `source` into `folder` and returns the manifest. The folder appears only when complete.
 
-    labels: the expressions to keep, ascending; they become 0…K-1; None: all that the source has. arrays: any of
-    "landmarks", "hog_features", "hog_windows", "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg:
+    labels: the expressions to keep, ascending; they become 0…K-1; None: all that the source has. arrays: names of
+    features.PARTS, and "hog_images". one_hot: labels as one-hot vectors, not as indices. jpg:
     also writes the faces as pictures. limit: how many rows of each split to keep. ferplus_path: the votes of FER+,
     joined row by row. labels_map: what the classes of a folder mean, see folders.expressions_of. validation_share,
     test_share: see `hold_out`; None: a tenth if the source has no splits, else nothing. Raises UserError when the
@@ -80,7 +81,7 @@ def convert(
     votes = ferplus.read_own_layout(Path(source))[0] if own_layout else None
     if ferplus_path is not None:
         votes = read_joinable(ferplus_path, source)
-    if "landmarks" in arrays:
+    if {"landmarks", "geometry"} & {*arrays}:
         landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
     opened = fer2013.open_source(source, labels_map)
     labels = opened.labels if labels is None else labels
@@ -101,13 +102,15 @@ def convert(
         reasons = "; ".join(f"{count} × {reason}" for reason, count in dropped.items())
         raise UserError(f"{source} holds no usable face of these expressions" + (f" ({reasons})" if reasons else ""))
     digest = fer2013.hash_of(source)
+    parts = [name for name in arrays if name in PARTS]
+    known = learned(parts, splits)
     with whole_folder(folder) as staging:
         for split, faces in splits.items():
             write_split(staging / split, faces, len(labels), one_hot)
             if votes is not None:
                 np.save(staging / split / "votes.npy", votes.votes[faces.rows])
         extract_arrays(staging, {split: len(faces.images) for split, faces in splits.items()},
-                       arrays, jpg, names, processes, shape_predictor_path)  # fmt: skip
+                       arrays, jpg, names, processes, shape_predictor_path, known)  # fmt: skip
         manifest = {
             "format": MANIFEST_FORMAT,
             "source": {"name": Path(source).name, "sha256": digest},
@@ -116,9 +119,7 @@ def convert(
             **({"held_out": {**shares, "seed": split_seed}} if any(shares.values()) else {}),
             "one_hot": one_hot,
             "arrays": list(arrays),
-            "feature_provenance": {
-                name: PARTS[name].provenance(shape_predictor_path) for name in arrays if name in PARTS
-            },
+            "feature_provenance": features.provenance_of(parts, shape_predictor_path, known),
             "splits": {split: describe(faces, names) for split, faces in splits.items()},
             **({} if votes is None else {"ferplus": describe_votes(ferplus_path, votes, splits, digest)}),
             "dropped": dict(dropped),
@@ -211,6 +212,15 @@ def read_joinable(ferplus_path: str, source: str) -> ferplus.Votes:
     return ferplus.read_votes(ferplus_path)
 
 
+def learned(parts: Sequence[str], splits: dict[str, Faces]) -> dict[str, dict[str, Any]]:
+    """What the parts learn from the faces of Training: see features.learn. Raises UserError without such faces."""
+    if learning := [name for name in parts if PARTS[name].learn is not None]:
+        if "Training" not in splits:
+            raise UserError(f"{learning[0]} is learned from the faces of Training, and there is none: convert some")
+        print(f"Learning from Training: {', '.join(learning)}", file=sys.stderr)
+    return features.learn(learning, np.stack(splits["Training"].images)) if learning else {}
+
+
 def describe_votes(path: str | None, votes: ferplus.Votes, splits: dict[str, Faces], digest: str) -> dict[str, Any]:
     """The votes, for the manifest. path: the file that was joined; None for FER+'s own folders, of this digest."""
     arrays = {split: votes.votes[faces.rows] for split, faces in splits.items()}
@@ -261,6 +271,7 @@ def extract_arrays(
     names: Sequence[str],
     processes: int,
     shape_predictor_path: str,
+    known: features.Provenance,
 ) -> None:
     """Fills `folder/<split>/<array>.npy` from its `images.npy`, in several processes, with a progress bar.
 
@@ -276,14 +287,18 @@ def extract_arrays(
         for name, shape in shapes.items():
             np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", np.float32, (count, *shape)).flush()
     chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
-    work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path)
-    with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress:
+    work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path, known)
+    with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress, one_opencv_thread():
         for done in parallel(work, chunks, processes):
             progress.update(done)
 
 
 def _extract_chunk(
-    arrays: Sequence[str], jpg_names: Sequence[str] | None, shape_predictor_path: str, chunk: tuple[Path, int]
+    arrays: Sequence[str],
+    jpg_names: Sequence[str] | None,
+    shape_predictor_path: str,
+    known: features.Provenance,
+    chunk: tuple[Path, int],
 ) -> int:
     """Extracts the arrays of `CHUNK` faces; returns their number. chunk: folder of the split, and first row."""
     folder, start = chunk
@@ -293,7 +308,7 @@ def _extract_chunk(
         if name == HOG_IMAGES:
             array[start : start + CHUNK] = hog_images(images)
         else:
-            array[start : start + CHUNK] = PARTS[name].extract(images, shape_predictor_path)
+            array[start : start + CHUNK] = features.extract_part(name, images, shape_predictor_path, known)
     if jpg_names is not None:
         labels = np.load(folder / "labels.npy", mmap_mode="r")[start : start + CHUNK]
         _write_jpgs(folder / "jpg", start, images, labels.argmax(1) if labels.ndim == 2 else labels, jpg_names)

@@ -160,6 +160,10 @@ class Dataset:
                 f"{self.folder} has no {' and no '.join(missing)}, which features={feature} needs: "
                 f"'{CONVERT} {shlex.join(flags)}'" + (" with its --input" if unusual else "")
             )
+        try:
+            features.check_learned(feature, self.manifest["feature_provenance"])
+        except Exception as error:  # a damaged value can raise almost any error
+            raise UserError(f"{self.folder / 'manifest.json'} is damaged ({in_short(error)}): convert again") from error
         if len(self.expressions) != output_size:
             raise UserError(
                 f"{self.folder} has {len(self.expressions)} expressions ({', '.join(self.expressions)}) but "

@@ -14,6 +14,7 @@ from ferkit.errors import UserError
 from ferkit.files import open_file, read_bytes
 
 LANDMARKS = 68  # points of dlib's predictor
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # on the left and right of the picture
 # Which landmark takes the place of each landmark in a mirrored face: jaw, brows, nose, eyes, outer and inner lips.
 MIRRORED = (
     *range(16, -1, -1),

@@ -21,12 +21,17 @@ ERASED_ASPECT = 3.0  # greatest ratio of a rectangle's longer side to its shorte
 
 
 def augment(
-    faces: np.ndarray, vectors: np.ndarray, feature: str, settings: Augmentation, random: np.random.Generator
+    faces: np.ndarray,
+    vectors: np.ndarray,
+    feature: str,
+    settings: Augmentation,
+    random: np.random.Generator,
+    known: features.Provenance | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Changes each face of a batch at random according to `settings`; returns the faces and their new features.
 
-    faces: (N, 48, 48) uint8. vectors: (N, size) float32 of `feature`. The results have the same shapes and types. The
-    given arrays are not modified.
+    faces: (N, 48, 48) uint8. vectors: (N, size) float32 of `feature`. known: see features.extract. The results have the
+    same shapes and types. The given arrays are not modified.
     """
     if not any(dataclasses.astuple(settings)):
         return faces, vectors
@@ -35,7 +40,7 @@ def augment(
     if settings.contrast or settings.brightness:
         faces = _relit(faces, settings, random)
     faces = _degraded(faces, settings, random)
-    vectors = features.moved(vectors, feature, matrices, faces)  # the features describe the face before erasing
+    vectors = features.moved(vectors, feature, matrices, faces, known)  # the features describe the face before erasing
     if settings.erasing:
         faces = _erased(faces, settings.erasing, random)
     return faces, vectors

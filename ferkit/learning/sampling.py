@@ -23,7 +23,9 @@ def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list
 def changed_batch(run: Run, faces: Split, epoch: int, step: int) -> Split:
     """The faces of a step, randomly changed. The changes depend only on the seed, the epoch and the step."""
     random = np.random.default_rng((run.training.seed, epoch, step))
-    images, vectors = augment(faces.images, faces.features, run.network.features, run.augmentation, random)
+    feature = run.network.features
+    known = run.dataset.feature_provenance(feature)
+    images, vectors = augment(faces.images, faces.features, feature, run.augmentation, random, known)
     return dataclasses.replace(faces, images=images, features=vectors)
 
 
