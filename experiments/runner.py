@@ -251,7 +251,9 @@ def row_settings(
         "network": asdict(network),
         "hyperparams": asdict(hyperparams),
         "augmentation": asdict(augmentation),
-        "training": {name: getattr(training, name) for name in ("epochs", "seed", "quantize", "bfloat16", "labels")},
+        "training": {
+            name: getattr(training, name) for name in ("engine", "epochs", "seed", "quantize", "bfloat16", "labels")
+        },
         **provenance,
     }
     if hyperparams.teacher_share:
