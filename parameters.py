@@ -27,7 +27,7 @@ DATASET = DatasetPaths(
 
 NETWORK = Network(
     model="B",  # A, B or C: see model.py
-    features="landmarks_hog_windows",  # or none, landmarks or landmarks_hog
+    features="landmarks_hog_windows",  # or none, landmarks, landmarks+lbp, …: see docs/train.md
     output_size=7,  # number of expressions
     standardize=False,
     batch_norm_conv=True,

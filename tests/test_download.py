@@ -198,7 +198,7 @@ def test_full_disk_is_one_line(kaggle, capsys):
 
 def test_missing_package_is_one_line(kaggle, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
-    assert "kagglehub is missing: run 'pip install -r requirements-download.txt'" in refused(capsys, "--download")
+    assert "kagglehub is missing: run 'pip install kagglehub'" in refused(capsys, "--download")
 
 
 def test_wrong_counts_are_one_line(kaggle, capsys):

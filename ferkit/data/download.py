@@ -53,7 +53,7 @@ def fetch_faces(name: str = COMPETITION) -> Path:
     try:
         import kagglehub
     except ImportError as error:
-        raise UserError("kagglehub is missing: run 'pip install -r requirements-download.txt'") from error
+        raise UserError("kagglehub is missing: run 'pip install kagglehub'") from error
     logging.getLogger("kagglehub").setLevel(logging.WARNING)  # its progress bar says enough
     try:
         if "/" in name:
