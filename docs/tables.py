@@ -27,6 +27,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "predict.md": ("predict.py",),
     "video.md": ("predict-from-video.py",),
     "web.md": ("serve.py",),
+    "export.md": ("export_model.py",),
     "search.md": ("optimize_hyperparams.py",),
     "experiment.md": ("-m experiments.reproduce_results", "-m experiments.train_svm"),
 }

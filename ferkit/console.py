@@ -37,3 +37,7 @@ def video() -> int:
 
 def serve() -> int:
     return _run("serve")
+
+
+def export() -> int:
+    return _run("export_model")

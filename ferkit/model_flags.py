@@ -19,22 +19,35 @@ if TYPE_CHECKING:
 
 def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> None:
     """Adds the flags that choose the model for recognition; `recognizer_of` reads them."""
+    add_model_path(parser, training)
+    add_flags(parser, dataset, "shape_predictor_path")
+
+
+def add_model_path(parser: Any, training: Training) -> None:
+    """Adds the flag that names a saved model; `chosen_model` reads it."""
     help = (
         f"the model: a file, or {' or '.join(SHIPPED_MODELS)} for one of the included models (default: "
         f"{training.save_model_path}, or {next(iter(SHIPPED_MODELS))} while there is none)"
     )
     parser.add_argument("--model_path", "--save_model_path", type=local_path, metavar="PATH", help=help)
-    add_flags(parser, dataset, "shape_predictor_path")
 
 
 def recognizer_of(
     arguments: argparse.Namespace, settings: VideoPredictor, dataset: DatasetPaths, training: Training
 ) -> "Recognizer":
     """The recognizer that the flags of `add_model_flags` choose. Prints a note for the shipped model."""
-    from ferkit.recognition import Recognizer, model_to_use  # here, so that the parser needs neither NumPy nor LiteRT
+    from ferkit.recognition import Recognizer  # here, so that the parser needs neither NumPy nor LiteRT
+
+    chosen = chosen_model(arguments, training)
+    return Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
+
+
+def chosen_model(arguments: argparse.Namespace, training: Training) -> Path:
+    """The path or short name of the model that `--model_path` chooses. Prints a note for the shipped model."""
+    from ferkit.recognition import model_to_use
 
     given, path = arguments.model_path, training.save_model_path
     chosen = Path(given) if given is not None else model_to_use(path)
     if given is None and chosen != Path(path):
         print(f"note: no trained model at {path} yet: using the included model in pretrained/", file=sys.stderr)
-    return Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
+    return chosen

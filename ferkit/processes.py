@@ -32,6 +32,7 @@ _FOR_RECOGNITION = {
 }
 # The modules that requirements.txt adds.
 _FOR_TRAINING = {"hyperopt", "matplotlib", "pandas", "pymongo", "skimage", "sklearn", "tensorflow", "tflearn"}
+_ALONE = {"onnx"}  # installed only by those who need it
 _AHEAD = 16  # items for each of several processes that are under way at a time
 _REQUESTS = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that ask a program to end: Ctrl-C, kill, a closed terminal
 _MOST_PROCESSES = 61  # the most that Windows can wait for
@@ -129,6 +130,8 @@ def cure_of_missing(error: ModuleNotFoundError) -> str | None:
         return f"{package} is not installed: 'pip install --no-deps -r requirements-predict.txt'"
     if package in _FOR_TRAINING:
         return f"{package} is not installed: 'pip install -r requirements.txt'"
+    if package in _ALONE:
+        return f"{package} is not installed: 'pip install {package}'"
     return None
 
 

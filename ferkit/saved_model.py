@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ferkit.transforms import average_over_views
 FORMAT = 1
 FACTS = "facts.json"
 LEAST_FREQUENCY = 1e-6  # of an expression, so that none that was never learned is divided by 0
+LEAST_PROBABILITY = 1e-4  # after label smoothing is taken out
 BATCH = 64  # faces in one run: more are not faster and need more memory
 
 
@@ -83,16 +85,17 @@ class SavedModel:
             probabilities = average_over_views(self._run_all, faces, vectors, self.features, self.feature_provenance)
         else:
             probabilities = self._run_all(faces, vectors)
+        return self.calibration(balance, augmented)(probabilities)
+
+    def calibration(self, balance: float | None = None, augmented: bool = False) -> "Calibration":
+        """How `predict` calibrates what the network answers; for the arguments see there."""
         temperature = self.temperature_augmented if augmented else self.temperature
-        probabilities, factors = without_smoothing(probabilities, self.smoothing), self.balance
+        factors = self.balance
         if balance is not None and self.frequencies is not None:
             learned = self.facts.get("hyperparams", {}).get("logit_adjustment", 0.0)  # taken out in training already
             factors = np.maximum(self.frequencies, LEAST_FREQUENCY) ** (learned - balance)
             temperature = temperature if labels_of(self.facts) == "fer2013" else 1.0
-        if factors is not None:
-            probabilities = probabilities * factors
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return at_temperature(probabilities, temperature)
+        return Calibration(self.smoothing, factors, temperature)
 
     def _run_all(self, faces: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         batches = [slice(start, start + BATCH) for start in range(0, len(faces), BATCH)]
@@ -105,6 +108,22 @@ class SavedModel:
             "features": np.ascontiguousarray(vectors, np.float32),
         }
         return self._network.run([arrays[name] for name in self._inputs])[0]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Turns a network's probabilities (N, K) into calibrated ones."""
+
+    smoothing: float  # see without_smoothing
+    factors: np.ndarray | None  # (K,) of the expressions
+    temperature: float  # see at_temperature
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        probabilities = without_smoothing(probabilities, self.smoothing)
+        if self.factors is not None:
+            probabilities = probabilities * self.factors
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return at_temperature(probabilities, self.temperature)
 
 
 def labels_of(facts: dict[str, Any]) -> str:
@@ -146,11 +165,11 @@ def without_smoothing(probabilities: np.ndarray, share: float) -> np.ndarray:
     """Removes the effect of label smoothing from probabilities (N, K). share: spread over all classes in training.
 
     A network that learned smoothed labels gives at most about 1 - share, even when it is certain. Results of less than
-    0.0001 are raised to this value before the final normalization.
+    LEAST_PROBABILITY are raised to it before the final normalization.
     """
     if share == 0:
         return probabilities
-    hard = np.maximum((probabilities - share / probabilities.shape[1]) / (1 - share), np.float32(1e-4))
+    hard = np.maximum((probabilities - share / probabilities.shape[1]) / (1 - share), np.float32(LEAST_PROBABILITY))
     return hard / hard.sum(axis=1, keepdims=True)
 
 

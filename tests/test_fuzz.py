@@ -200,6 +200,7 @@ ENDS = {
     "-m experiments.reproduce_results": ["--report", "--results=missing"],
     "-m experiments.train_svm": ["--folder=missing"],
     "serve.py": ["--port=x"],
+    "export_model.py": ["--model_path=missing", "--format=onnx", "--output=x.onnx"],
 }
 NO_FLAGS = {"help", "window", "mongo", "worker", "list", "quick", "resume"}  # --mongo: see test_search_mongo.py
 WORDS = (

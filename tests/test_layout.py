@@ -16,6 +16,7 @@ SCRIPTS = (
     "predict-from-video",
     "optimize_hyperparams",
     "serve",
+    "export_model",
 )
 FOR_USERS = ("parameters", "model", "data_loader")  # what users edit or load
 
@@ -27,7 +28,8 @@ FLOORS = (
     ("ferkit.settings", "ferkit.flags", "ferkit.schemas"),
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
-    ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation"),
+    ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation",
+     "ferkit.export"),
     ("ferkit.web",),
     ("ferkit", "ferkit.console", *FOR_USERS),
     ("experiments", *SCRIPTS),

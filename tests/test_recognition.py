@@ -352,6 +352,7 @@ runpy.run_path({root!r} + "/" + {script!r}, run_name="__main__")
         ("tqdm", "predict-from-video.py", ["--source=x.mp4"], "pip install --no-deps -r requirements-predict.txt"),
         ("flask", "serve.py", ["--port=0"], "pip install --no-deps -r requirements-predict.txt"),
         ("waitress", "serve.py", ["--port=0"], "pip install --no-deps -r requirements-predict.txt"),
+        ("onnx", "export_model.py", ["--format=onnx", "--output=x.onnx", "--model_path=ferplus"], "pip install onnx"),
         ("pandas", "train.py", ["--train=yes"], "pip install -r requirements.txt"),
         ("pymongo", "optimize_hyperparams.py", ["--mongo=mongodb://h/d"], "pip install -r requirements.txt"),
     ],

@@ -1,0 +1,52 @@
+"""Writes a saved model as a file for other programs, with preprocessing and calibration inside.
+
+python export_model.py --model_path=ferplus --format=onnx --output=expressions.onnx
+python export_model.py --model_path=ferplus --format=tflite --output=expressions.tflite
+python export_model.py --format=keras --output=expressions.keras
+python export_model.py --format=saved_model --output=expressions/
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ferkit.flags import Parser, add_flags, local_path, override, positive
+from ferkit.model_flags import add_model_path, chosen_model
+from ferkit.processes import command
+from ferkit.settings import check
+from parameters import TRAINING, VIDEO_PREDICTOR
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from ferkit import saved_model  # here, so that a missing package gives a one-line error
+    from ferkit.export import check_output, export
+
+    settings = override(VIDEO_PREDICTOR, arguments)
+    check(settings)
+    check_output(arguments.format, arguments.output)
+    model = saved_model.load(chosen_model(arguments, TRAINING))
+    export(model, arguments.format, arguments.output, arguments.batch, settings.balance)
+    path = Path(arguments.output)
+    size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    print(f"Wrote {path} ({size / 1e6:.1f} MB): probabilities of {', '.join(model.expressions)}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this script."""
+    parser = Parser(description="Write a saved model as a file for other programs.")
+    formats = ("onnx", "tflite", "keras", "saved_model")
+    parser.add_argument("--format", choices=formats, required=True, help="what to write; saved_model is TensorFlow's")
+    parser.add_argument("--output", type=local_path, required=True, metavar="PATH", help="the file, or the folder")
+    help = "number of faces in one run (default: any, and 1 for tflite)"
+    parser.add_argument("--batch", type=positive, metavar="N", help=help)
+    add_model_path(parser, TRAINING)
+    add_flags(parser, VIDEO_PREDICTOR, "balance")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
