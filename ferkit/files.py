@@ -315,5 +315,8 @@ def check_writable(folder: Path) -> None:
     existing = next(parent for parent in (place, *place.parents) if os.path.exists(parent))
     if not existing.is_dir():
         raise UserError(f"cannot write {folder}: {existing} is a file, not a folder: name another place")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if not os.access(existing, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise UserError(f"no permission to write {folder}: name another place")
+    for part in place.relative_to(existing).parts:  # each alone: in a missing folder a name too long is not noticed
+        with written(folder), contextlib.suppress(FileNotFoundError):
+            os.lstat(existing / part)

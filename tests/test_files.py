@@ -18,7 +18,7 @@ from conftest import ROOT
 
 from ferkit import files
 from ferkit.errors import UserError
-from ferkit.files import lock, read_text, recover_folder, whole_file, whole_folder
+from ferkit.files import check_writable, lock, read_text, recover_folder, whole_file, whole_folder
 
 INTERRUPTIONS = pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
 
@@ -224,6 +224,21 @@ def test_missing_permission_is_said_of_the_file_that_was_named(tmp_path, permiss
 
 
 # --- what cannot be written ------------------------------------------------------------------------------------------
+
+
+def test_folder_that_cannot_be_written_is_known_before_the_work(tmp_path, permissions_count):
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir(mode=0)
+    for name, reason in (
+        ("file/inside", f"cannot write {tmp_path}/file/inside: {tmp_path}/file is a file, not a folder"),
+        ("locked/inside", f"no permission to write {tmp_path}/locked/inside"),
+        ("new/" + "x" * 300, "File name too long"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            check_writable(tmp_path / name)
+    check_writable(tmp_path / "new" / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "locked"}
 
 
 @pytest.mark.parametrize("write", [whole_file, whole_folder])

@@ -395,7 +395,7 @@ def test_tables(whole, data, name):
 
 # --- places ----------------------------------------------------------------------------------------------------------
 
-PLACES = ("pipe", "circle", "circle/inside", "locked")
+PLACES = ("pipe", "circle", "circle/inside", "locked", "locked_folder/inside", "file/inside", "x" * 300)
 # A flag of each kind of place, and the other flags with which the command reaches it.
 READ = {
     "predict.py --image": ["--model_path=model.bin"],
