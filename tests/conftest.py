@@ -1,5 +1,7 @@
 """What the tests share: a small dataset of drawn faces, and the real one where FER2013_CSV names it."""
 
+import contextlib
+import fcntl
 import http.client
 import json
 import math
@@ -49,31 +51,56 @@ def slim_model() -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests, which all its processes share. Tests only read what is in it."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@contextlib.contextmanager
+def made_once(path: Path) -> Iterator[bool]:
+    """Gives whether `path` is still to be made, to one process at a time."""
+    path.parent.mkdir(exist_ok=True)
+    with path.with_name(f"{path.name}.made_once").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield not path.exists()
+
+
+@pytest.fixture(scope="session")
+def drawn_csv(shared: Path) -> Path:
     """A fer2013.csv of drawn faces: 700 Training, 140 PublicTest, 140 PrivateTest."""
-    path = tmp_path_factory.mktemp("drawn") / "fer2013.csv"
-    write_csv(path, 700, 140, 140, seed=1)
+    path = shared / "drawn" / "fer2013.csv"
+    with made_once(path) as missing:
+        if missing:
+            write_csv(path, 700, 140, 140, seed=1)
     return path
 
 
 @pytest.fixture(scope="session")
 def drawn_dataset(drawn_csv: Path) -> Path:
     """The drawn faces converted, with every feature."""
-    folder = drawn_csv.with_name("features")
-    conversion.convert(str(drawn_csv), str(folder), range(7), ["landmarks", "hog_features", "hog_windows"], processes=2)
+    folder, parts = drawn_csv.with_name("features"), ["landmarks", "hog_features", "hog_windows"]
+    with made_once(folder) as missing:
+        if missing:
+            conversion.convert(str(drawn_csv), str(folder), range(7), parts, processes=2)
     return folder
 
 
 @pytest.fixture(scope="session")
-def small_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_model(drawn_dataset: Path, shared: Path) -> Path:
     """The slim network with landmarks, trained on the drawn faces until it knows most of their expressions."""
-    return train_model(drawn_dataset, "landmarks", epochs=12, folder=tmp_path_factory.mktemp("small_model"))
+    return trained_once(drawn_dataset, "landmarks", epochs=8, folder=shared / "small_model")
 
 
 @pytest.fixture(scope="session")
-def raw_model(drawn_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def raw_model(drawn_dataset: Path, shared: Path) -> Path:
     """The slim network with nothing but the pixels, hardly trained."""
-    return train_model(drawn_dataset, "none", epochs=1, folder=tmp_path_factory.mktemp("raw_model"))
+    return trained_once(drawn_dataset, "none", epochs=1, folder=shared / "raw_model")
+
+
+def trained_once(dataset: Path, features: str, epochs: int, folder: Path) -> Path:
+    with made_once(folder / "saved_model.bin") as missing:
+        return train_model(dataset, features, epochs, folder) if missing else folder / "saved_model.bin"
 
 
 def train_model(dataset: Path, features: str, epochs: int, folder: Path, output_size: int = 7) -> Path:

@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import ROOT, run_script
 from skimage.feature import hog
 
 import convert_fer2013_to_images_and_landmarks as conversion
@@ -492,10 +492,12 @@ def test_folder_without_pictures_is_one_line(workplace, capsys):
     assert re.search("^error: train .*\n\\Z", capsys.readouterr().err, re.MULTILINE)
 
 
-def test_missing_source_says_what_to_do(tmp_path):
-    run = run_script(SCRIPT, cwd=tmp_path)
-    assert_one_line_error(run, "no FER2013 at fer2013.csv", "--input")
-    assert run.stdout == "" and os.listdir(tmp_path) == []
+def test_missing_source_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert conversion.main([]) == 2
+    output, errors = capsys.readouterr()
+    assert re.fullmatch("error: no FER2013 at fer2013.csv.*--input.*\n", errors)
+    assert output == "" and os.listdir(tmp_path) == []
 
 
 def test_missing_predictor_is_reported_before_the_long_reading(output, monkeypatch, capsys):

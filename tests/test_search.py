@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_one_line_error, command_line, run_script
+from conftest import ROOT, command_line, run_script
 
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
@@ -607,5 +607,8 @@ def test_hyperparameters_that_do_not_fit_are_refused(text, fragments, drawn_data
     assert len(errors) == 1 and all(fragment in errors[0] for fragment in fragments), errors
 
 
-def test_missing_hyperparameters_are_said_in_one_line(tmp_path):
-    assert_one_line_error(run_script("train.py", "--train", "--hyperparams=none.json", cwd=tmp_path), "none.json")
+def test_missing_hyperparameters_are_said_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train_main(["--train", "--hyperparams=none.json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "none.json" in line

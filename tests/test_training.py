@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assert_one_line_error, command_line, run_script
+from conftest import ROOT, command_line
 
 import parameters
 from ferkit import saved_model
+from ferkit.data.conversion import convert
 from ferkit.data.dataset import Dataset, Split, open_dataset
 from ferkit.errors import UserError
 from ferkit.files import lock
@@ -130,22 +131,25 @@ def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
     assert best(float("nan"), float("nan")) == 2, "without validation the last epoch is kept"
 
 
-def start_training(dataset: Path, folder: Path, *flags: str) -> subprocess.Popen:
+def flags_of_training(dataset: Path, folder: Path, *flags: str) -> list[str]:
     places = settings(folder)
-    command = command_line("train.py", "--train=yes", f"--folder={dataset}", slim=True)
-    command += ["--model=slim", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
-    command += ["--learning_rate=0.001", "--batch_size=64", "--keep_prob=0.8"]
-    command += [f"--{name}={getattr(places, name)}" for name in ("save_model_path", "checkpoint_folder", "logs_folder")]
-    command += flags  # the last of two counts
+    quick = ["--model=slim", "--features=landmarks", "--optimizer=adam", "--optimizer_param=0.9", "--epochs=3"]
+    quick += ["--learning_rate=0.001", "--batch_size=64", "--keep_prob=0.8"]
+    quick += [f"--{name}={getattr(places, name)}" for name in ("save_model_path", "checkpoint_folder", "logs_folder")]
+    return ["--train=yes", f"--folder={dataset}", *quick, *flags]  # the last of two counts
+
+
+def start_training(dataset: Path, folder: Path, *flags: str) -> subprocess.Popen:
+    command = command_line("train.py", *flags_of_training(dataset, folder, *flags), slim=True)
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_epoch(process: subprocess.Popen, folder: Path, epoch: int) -> None:
+def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen | None = None) -> None:
     """Until the checkpoint of `epoch` is recorded and the next epoch is under way."""
     path = folder / "checkpoints" / "state.json"
     deadline = time.monotonic() + 120
     while not (path.exists() and len(json.loads(path.read_text())["history"]) >= epoch):
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.1)
@@ -153,7 +157,7 @@ def wait_for_epoch(process: subprocess.Popen, folder: Path, epoch: int) -> None:
 
 def test_killed_training_goes_on_as_if_it_had_not_been(drawn_dataset, uninterrupted, tmp_path):
     process = start_training(drawn_dataset, tmp_path)
-    wait_for_epoch(process, tmp_path, 1)
+    wait_for_epoch(tmp_path, 1, process)
     process.kill()
     process.communicate()
     assert not (tmp_path / "best_model").exists(), "nothing half-trained is left as the saved model"
@@ -166,12 +170,17 @@ def test_killed_training_goes_on_as_if_it_had_not_been(drawn_dataset, uninterrup
     np.testing.assert_allclose(learned(state), learned(uninterrupted[0]), rtol=1e-3)
 
 
-def test_ctrl_c_keeps_the_best_finished_epoch(drawn_dataset, tmp_path):
-    process = start_training(drawn_dataset, tmp_path, "--epochs=1000")
-    wait_for_epoch(process, tmp_path, 1)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
+def test_ctrl_c_keeps_the_best_finished_epoch(drawn_dataset, tmp_path, capsys):
+    def press() -> None:
+        wait_for_epoch(tmp_path, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=press)
+    watcher.start()
+    status = main(flags_of_training(drawn_dataset, tmp_path, "--epochs=1000"))
+    watcher.join()
+    output, errors = capsys.readouterr()
+    assert status == 130 and "Traceback" not in errors
     assert "Stopped: keeping the best of the" in errors and "Saved epoch" in output
     assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").features == "landmarks"
 
@@ -622,22 +631,30 @@ def test_what_cannot_work_is_said_before_anything_is_built(
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_feature_is_said_in_one_line(drawn_csv, tmp_path):
-    run = run_script("convert_fer2013_to_images_and_landmarks.py", f"--input={drawn_csv}", "--limit=20", "--hog=no",
-                     "--hog_windows=no", "--landmarks=no", cwd=tmp_path)  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    run = run_script("train.py", "--train=yes", "--features=landmarks_hog", cwd=tmp_path)
-    assert_one_line_error(run, "landmarks", "hog_features", "--landmarks=yes --hog=yes")
+def test_missing_feature_is_said_in_one_line(drawn_csv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    convert(str(drawn_csv), "fer2013_features", range(7), [], limit=20, processes=1)
+    capsys.readouterr()
+    assert main(["--train=yes", "--features=landmarks_hog"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert all(fragment in line for fragment in ("landmarks", "hog_features", "--landmarks=yes --hog=yes"))
 
 
-def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path):
-    run = run_script("train.py", cwd=tmp_path)
-    assert run.returncode == 2 and "say --train=yes, --evaluate=yes or both" in run.stderr
-    run = run_script("train.py", "--evaluate=yes", "--resume=yes", cwd=tmp_path)
-    assert run.returncode == 2 and "say --train=yes too" in run.stderr
+def test_training_without_a_task_or_a_model_to_evaluate(drawn_dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for flags, fragment in (
+        ([], "say --train=yes, --evaluate=yes or both"),
+        (["--evaluate=yes", "--resume=yes"], "say --train=yes too"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            main(flags)
+        assert exit.value.code == 2 and fragment in capsys.readouterr().err
     (tmp_path / "checkpoints").touch()  # in the way of a training, not of an evaluation
-    run = run_script("train.py", "--evaluate=yes", f"--folder={drawn_dataset}", cwd=tmp_path)
-    assert_one_line_error(run, "no trained model at best_model/saved_model.bin", "python train.py --train=yes")
+    assert main(["--evaluate=yes", f"--folder={drawn_dataset}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no trained model at best_model/saved_model.bin")
+    assert "python train.py --train=yes" in line
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import JPEG, ROOT, Server, assert_one_line_error, load_script, run_script
+from conftest import JPEG, ROOT, Server, load_script
 from openapi_spec_validator import validate
 from PIL import Image
 
@@ -416,13 +416,19 @@ def test_server_stands_fifty_clients(server):
     assert server.post(PICTURE)[0] == 200
 
 
-def test_server_tells_why_it_cannot_start(tmp_path):
+def test_server_tells_why_it_cannot_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = load_script("serve.py").main
     with listening("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        flags = ("serve.py", "--model_path=ferplus")
-        assert_one_line_error(run_script(*flags, f"--port={port}", cwd=tmp_path), str(port), "--port")
-    assert_one_line_error(run_script(*flags, "--host=0.0.0.0", cwd=tmp_path), "--token")
-    assert_one_line_error(run_script(*flags, "--token=short", cwd=tmp_path), "16 characters")
+        port = str(listener.getsockname()[1])
+        for flag, fragments in (
+            (f"--port={port}", (port, "--port")),
+            ("--host=0.0.0.0", ("--token",)),
+            ("--token=short", ("16 characters",)),
+        ):
+            assert main(["--model_path=ferplus", flag]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith("error: ") and all(fragment in line for fragment in fragments)
     with pytest.raises(UserError, match="--port"):
         listening("127.0.0.1", 99999)
     with pytest.raises(UserError, match="--host"):
