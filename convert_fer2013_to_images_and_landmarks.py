@@ -8,6 +8,11 @@ Reads `fer2013.csv` (plain or compressed), Kaggle's `icml_face_data.csv`, or a f
 first gets FER2013 from Kaggle.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import dataclasses
 import re

@@ -8,6 +8,11 @@ Every finished trial is written to disk or to the database immediately, so the s
 search. The search space is OPTIMIZER in parameters.py.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import dataclasses
 import os

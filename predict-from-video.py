@@ -11,6 +11,11 @@ Exit status: 0 at the end of a file or when the user ends the program; 2 when so
 when a camera or a stream ends; 130 after Ctrl-C; 143 after SIGTERM. Recordings up to that point are kept.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import contextlib
 import sys

@@ -10,6 +10,11 @@ Exit status: 0 when a face was found, 1 when no face was found, 2 when a picture
 130 after Ctrl-C; 143 after SIGTERM.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import contextlib
 import functools

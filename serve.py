@@ -7,6 +7,11 @@
 Exit status: 0 after Ctrl-C or SIGTERM; 2 when the address or the model cannot be used.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import os
 import sys

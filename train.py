@@ -8,6 +8,11 @@ After each epoch the network is validated on PublicTest and a checkpoint is writ
 model. `--resume=yes` continues an interrupted training.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence

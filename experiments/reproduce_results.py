@@ -9,6 +9,11 @@ Each row is trained and evaluated in a process of its own. Its command is printe
 written to `results/results.csv`. After an interruption at any time, the same command continues.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence

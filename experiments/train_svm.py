@@ -4,6 +4,11 @@ python -m experiments.train_svm --features=landmarks_hog_windows
 python -m experiments.train_svm --train=no
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence

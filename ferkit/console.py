@@ -7,8 +7,11 @@ import importlib
 import sys
 from pathlib import Path
 
+from ferkit.startup import begin
+
 
 def _run(script: str) -> int:
+    begin()
     package = Path(__file__).resolve().parent
     folder = package / "scripts"
     sys.path.insert(0, str(folder if folder.is_dir() else package.parent))

@@ -48,6 +48,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see startup.py
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_closed_streams()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # terminals lack some letters of file names

@@ -420,6 +420,8 @@ def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...] | None:
 
 def check_types(settings: Any) -> None:
     """Raises UserError when a value of `settings`, as edited in parameters.py, does not have the type of its field."""
+    if not dataclasses.is_dataclass(settings):
+        raise UserError(f"parameters.py has {settings!r} where settings belong, such as Network(model='B')")
     for item in dataclasses.fields(settings):
         value, choices = getattr(settings, item.name), choices_of(item)
         needed = type_wanted(item, value)

@@ -226,6 +226,19 @@ class Server:
         return self.process.returncode, error
 
 
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes in the code inside: the error of a full disk but for its number."""
+    resource = pytest.importorskip("resource")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.fixture
 def permissions_count() -> Iterator[None]:
     """Permissions of files count for this thread, even if it belongs to root, who may read and write everything."""

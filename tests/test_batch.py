@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, full_disk
 
 import predict
 from ferkit.batch import Answer, PictureLog, answers
@@ -196,20 +196,15 @@ def test_log_cut_anywhere_is_mended(recognizer, tmp_path, suffix):
         assert path.read_bytes() == whole
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="Windows has no limit to set")
 def test_full_disk_is_said_and_costs_at_most_the_last_picture(recognizer, tmp_path):
-    import resource
-
     path = tmp_path / "faces.csv"
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with PictureLog(path, recognizer) as log, pytest.raises(UserError, match="faces.csv: no space is left"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
-            for answer in some_answers(20):
-                log.write(answer)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        PictureLog(path, recognizer) as log,
+        full_disk(500),
+        pytest.raises(UserError, match="faces.csv: no space is left"),
+    ):
+        for answer in some_answers(20):
+            log.write(answer)
     assert path.stat().st_size == 500
     with PictureLog(path, recognizer) as log:
         assert len(log) == path.read_bytes().count(b"\n") - 1 - log.faces // 2 > 0

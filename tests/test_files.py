@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import signal
 import socket
 import stat
 import subprocess
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-from conftest import ROOT
+from conftest import ROOT, full_disk
 
 from ferkit import files
 from ferkit.errors import UserError
@@ -270,17 +269,6 @@ def test_part_of_the_path_that_is_a_file(tmp_path):
     assert content(tmp_path) == {"file": "old"}
 
 
-@pytest.fixture
-def full_disk():
-    """No file can grow beyond 100 kB: the same error as that of a full disk but for its number."""
-    resource = pytest.importorskip("resource")
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize(
     "fill",
     [
@@ -292,18 +280,18 @@ def full_disk():
     ],
     ids=["bytes", "numpy", "npz", "csv", "png"],
 )
-def test_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, full_disk, fill):
+def test_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, fill):
     (tmp_path / "file").write_text("old")
     message = f"^cannot write {tmp_path}/file: no space is left on its disk: free some, or name another place$"
-    with pytest.raises(UserError, match=message), whole_file(tmp_path / "file") as temporary:
+    with full_disk(100_000), pytest.raises(UserError, match=message), whole_file(tmp_path / "file") as temporary:
         fill(temporary)
     assert content(tmp_path) == {"file": "old"}
 
 
-def test_full_disk_leaves_the_old_folder(tmp_path, full_disk):
+def test_full_disk_leaves_the_old_folder(tmp_path):
     fill(tmp_path / "data", "old")
     message = f"^cannot write {tmp_path}/data: no space is left on its disk"
-    with pytest.raises(UserError, match=message), whole_folder(tmp_path / "data") as folder:
+    with full_disk(100_000), pytest.raises(UserError, match=message), whole_folder(tmp_path / "data") as folder:
         np.save(folder / "images.npy", np.zeros(10**6))
     assert content(tmp_path) == {"data/a.txt": "old"} and not (tmp_path / ".data.partial").exists()
 

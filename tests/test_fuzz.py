@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tqdm
-from conftest import ROOT, load_script
+from conftest import ROOT, full_disk, load_script, write_video
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -391,6 +391,37 @@ def test_tables(whole, data, name):
     with put(whole, name, content) as folder:
         flags = [f"--input={source}", "--folder=new", "--processes=1", *none, *votes]
         check("tables", "convert_fer2013_to_images_and_landmarks.py", flags, folder, name, may_work=True)
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+FULL = {  # a command and its flags, with the output that does not fit
+    "convert_fer2013_to_images_and_landmarks.py --folder=new --landmarks=no --hog=no --hog_windows=no": "new",
+    "-m ferkit.data.drawn_faces --output=new.csv --training=7": "new.csv",
+    "predict.py --image=noise.png --model_path=model.bin --output=annotated.png": "annotated.png",
+    "predict.py --image=face.png --detector=none --model_path=model.bin --explain=new": "new",
+    "predict-from-video.py --source=clip.avi --model_path=model.bin --window=no --output=new.mp4": "new.mp4",
+    "predict-from-video.py --source=clip.avi --model_path=model.bin --window=no --report=page.html": "page.html",
+    "train.py --evaluate=yes --model_path=model.bin": "metrics.json",
+}
+
+
+@pytest.mark.parametrize("line", FULL)
+def test_full_disk(folder, line):
+    words, noise = line.split(), np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    place = words.index(next(word for word in words if word.startswith("--")))
+    Image.fromarray(noise).save(folder / "noise.png")
+    if "clip.avi" in line:
+        write_video(folder / "clip.avi", [noise] * 5, rate=5)
+    with full_disk(3000 if "train.py" in line else 1000):  # train.py prints more
+        check("full disk", " ".join(words[:place]), words[place:], folder, FULL[line])
+
+
+def test_disk_that_is_full_before_the_arrays_are_filled(folder):
+    """Their files have their size at once, but no content: whoever fills them would be ended by a signal."""
+    with full_disk(100_000):
+        flags = ["--folder=new", "--processes=1", "--landmarks=no", "--hog=no"]
+        check("full disk", "convert_fer2013_to_images_and_landmarks.py", flags, folder, "new: no space is left")
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

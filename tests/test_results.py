@@ -1,11 +1,13 @@
 """The runner of the experiments and its report: no row twice, none lost, a page that says what the file says."""
 
+import importlib
 import json
 import math
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -526,7 +528,8 @@ def stopped_in_a_training(number: signal.Signals, checkpoint: Path, folder: Path
     return process.returncode, output, errors
 
 
-def test_quick_run_from_an_empty_folder(tmp_path):
+@pytest.mark.slow
+def test_quick_run_from_an_empty_folder_with_the_whole_model_a(tmp_path):
     run = run_script("experiments.reproduce_results", "--quick", cwd=tmp_path)
     assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
     table = Path("results_work", "quick", "results", "results.csv")
@@ -537,17 +540,20 @@ def test_quick_run_from_an_empty_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results_work"]
 
 
-def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(quick_work, tmp_path):
+def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(tmp_path, monkeypatch, capsys):
+    """It begins in an empty folder: it draws and converts its faces, too."""
     work = tmp_path / "results_work" / "quick"
-    shutil.copytree(quick_work, work)
     table, checkpoint = work / "results" / "results.csv", work / OURS[1].name / "checkpoints" / "state.json"
     _, output, _ = stopped_in_a_training(signal.SIGKILL, checkpoint, tmp_path)
     assert [Row.of(line) for line in read(table)] == [SVMS[0]], output
     first = table.read_text()
 
     run = quick(tmp_path)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
     assert "Resuming after epoch" in run.stdout and "train_svm" not in run.stdout
+    told = "Nothing is missing: results_work/quick/results/results.csv has all of 2 rows\n"
+    assert run.stdout.endswith(told)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results_work", "slim_a.py"]
     assert table.read_text().startswith(first)
     svm, network = read(table)
     assert (svm["test_accuracy_augmented"], svm["epochs"]) == ("", "")
@@ -563,16 +569,17 @@ def test_run_that_is_killed_goes_on_where_it_was_and_repeats_nothing(quick_work,
 
     before = table.read_text()
     (work / OURS[1].name).mkdir()  # as a kill leaves it that comes right after the line was written
-    run = quick(tmp_path)
-    assert (run.returncode, table.read_text()) == (0, before)
-    assert run.stdout == "Nothing is missing: results_work/quick/results/results.csv has all of 2 rows\n"
-    assert not (work / OURS[1].name).exists()
-    run = quick(tmp_path, "--report")
-    assert run.returncode == 0 and "| SVM, landmarks | 46.9% |" in run.stdout
-    assert "](results_work/quick/results/learning_curves.png)" in run.stdout
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert (reproduce_results.main(["--quick"]), table.read_text()) == (0, before)
+    assert capsys.readouterr().out == told and not (work / OURS[1].name).exists()
+    assert reproduce_results.main(["--quick", "--report"]) == 0
+    output = capsys.readouterr().out
+    assert "| SVM, landmarks | 46.9% |" in output
+    assert "](results_work/quick/results/learning_curves.png)" in output
     content["settings"]["hyperparams"]["keep_prob"] = 0.123  # as if parameters.py had had that
     (work / "results" / "rows" / f"{OURS[1].name}.json").write_text(json.dumps(content))
-    assert quick(tmp_path, "--report").returncode == 2
+    assert reproduce_results.main(["--quick", "--report"]) == 2
     run = quick(tmp_path, "--only=SVM_*")
     assert run.returncode == 0 and [Row.of(line) for line in read(table)] == [SVMS[0]], "it tries out what is new"
     assert (work / "results" / "learning_curves.png").exists() and not (tmp_path / "docs").exists()
@@ -639,6 +646,11 @@ def experiment_with_faces(folder: Path, source: Path, faces: Path, *rows: Row) -
     runs.work.mkdir()
     runs.faces(CELLS[0]).symlink_to(faces)
     return runs
+
+
+def in_this_process(script: str, flags: Sequence[str]) -> int:
+    """As runner.in_a_process, without the start of a process."""
+    return importlib.import_module(script).main(list(flags))
 
 
 def experiment(folder: Path, source: str, *rows: Row) -> Experiment:
@@ -791,10 +803,9 @@ def test_rows_of_another_copy_of_fer2013_stand_beside_ours(drawn_csv, five_faces
 
 def test_row_tells_the_code_that_it_was_begun_with(drawn_csv, five_faces, tmp_path, monkeypatch):
     runs = experiment_with_faces(tmp_path, drawn_csv, five_faces, SVMS[0])
-    in_a_process = runner.in_a_process
 
-    def and_then_somebody_commits(script: str, flags: tuple[str, ...]) -> int:
-        status = in_a_process(script, flags)
+    def and_then_somebody_commits(script: str, flags: Sequence[str]) -> int:
+        status = in_this_process(script, flags)
         monkeypatch.setattr(runner, "commit", lambda: "bbb")
         return status
 
@@ -821,5 +832,6 @@ def test_kept_model_is_in_its_place_before_the_row_counts(drawn_csv, five_faces,
         append(table, line)
 
     monkeypatch.setattr(results, "append", append_after_a_look)
+    monkeypatch.setattr(runner, "in_a_process", in_this_process)
     assert runner.run(runs) == []
     assert len(read(runs.table)) == 1 and not (runs.work / SVMS[0].name).exists()

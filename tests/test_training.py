@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, full_disk
 
 import parameters
 from ferkit import saved_model
@@ -471,7 +471,8 @@ def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_datase
     checkpoints.mkdir()
     mine = ("my_epoch-7.index", "my_epoch-7.npz", "notes.txt")
     old = "2026-01-02_03-04-05_A_landmarks_epoch-7"
-    for name in (f"{old}.index", f"{old}.data-00000-of-00001", *mine):
+    halves = (f"{old}.index.tempstate12345678901234567890", f"{old}.data-00000-of-00001.tempstate1")  # left by a kill
+    for name in (f"{old}.index", f"{old}.data-00000-of-00001", *halves, *mine):
         (checkpoints / name).touch()
     state = train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False)))
     left = {path.name for path in checkpoints.glob("[!.]*")}
@@ -482,14 +483,13 @@ def test_a_new_training_takes_the_place_of_the_old_ones_checkpoints(drawn_datase
 def test_new_training_killed_in_its_first_epoch_leaves_the_old_one_to_resume(drawn_dataset, tmp_path, monkeypatch):
     dataset, places = open_dataset(drawn_dataset), settings(tmp_path, epochs=1, save_model=False)
     old = train(run_of(dataset, NETWORK, QUICK, places))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    before = content(tmp_path / "checkpoints")
     with monkeypatch.context() as patch:
         patch.setattr(training_script, "log_name", lambda network: "a later one")
         patch.setattr(checkpoints_module, "whole_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):  # between the weights and the state that names them
             train(run_of(dataset, NETWORK, QUICK, replace(places, seed=1)))
-    after = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-    assert before.items() <= after.items()
+    assert before.items() <= content(tmp_path / "checkpoints").items()
     assert train(run_of(dataset, NETWORK, QUICK, places), resume=True) == old
 
 
@@ -570,6 +570,24 @@ def test_ctrl_c_while_old_checkpoints_are_deleted_keeps_the_epoch(drawn_dataset,
     with pytest.raises(KeyboardInterrupt):
         train(run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=3)))
     assert saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts["epochs_finished"] == 2
+
+
+def test_checkpoint_that_does_not_fit_on_the_disk_is_said_and_the_one_before_stays(drawn_dataset, tmp_path):
+    run = run_of(open_dataset(drawn_dataset), NETWORK, QUICK, settings(tmp_path, epochs=1, save_model=False))
+    message = r"^cannot write .*_epoch-{}: no space is left on its disk: free some, or name another place{}$"
+    with full_disk(50_000), pytest.raises(UserError, match=message.format(1, "")):
+        train(run)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [".state.json.lock"]
+    train(run)
+    longer, before = replace(run, training=settings(tmp_path, epochs=2)), content(tmp_path / "checkpoints")
+    kept = "; --resume=yes then goes on after epoch 1"
+    with full_disk(50_000), pytest.raises(UserError, match=message.format(2, kept)):
+        train(longer, resume=True)
+    assert content(tmp_path / "checkpoints") == before
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_weights_that_are_no_numbers_are_not_saved(drawn_dataset, tmp_path):

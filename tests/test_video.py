@@ -20,7 +20,16 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
-from conftest import ROOT, assert_one_line_error, load_script, moving_faces, read_video, run_script, write_video
+from conftest import (
+    ROOT,
+    assert_one_line_error,
+    full_disk,
+    load_script,
+    moving_faces,
+    read_video,
+    run_script,
+    write_video,
+)
 
 from ferkit.errors import UserError
 from ferkit.recognition import Face
@@ -470,25 +479,17 @@ def test_recorder_shows_each_image_at_its_time(tmp_path, suffix):
     assert shown_at(tmp_path / f"steps{suffix}") == pytest.approx([0, 0.1, 0.5, last], abs=1e-3)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to set")
 def test_recording_that_does_not_fit_on_the_disk_is_said_and_the_earlier_one_stays(tmp_path):
-    import resource
-
     path = tmp_path / "noise.mp4"
     path.write_bytes(b"the earlier one")
     random = np.random.default_rng(0)
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with (
-            pytest.raises(UserError, match=r"cannot write .*no space is left"),
-            Recorder(path, rate=10) as recorder,
-        ):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-            for number in range(20):
-                recorder.write(random.integers(0, 256, (240, 320, 3), np.uint8), number / 10)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        full_disk(200_000),
+        pytest.raises(UserError, match=r"cannot write .*no space is left"),
+        Recorder(path, rate=10) as recorder,
+    ):
+        for number in range(20):
+            recorder.write(random.integers(0, 256, (240, 320, 3), np.uint8), number / 10)
     assert path.read_bytes() == b"the earlier one"
     assert [file.name for file in tmp_path.iterdir()] == ["noise.mp4"]
 

@@ -280,17 +280,32 @@ def extract_arrays(
     """
     shapes = {name: PARTS[name].shape if name in PARTS else (IMAGE_SIZE, IMAGE_SIZE) for name in arrays}
     needed = 4 * sum(counts.values()) * sum(int(np.prod(shape)) for shape in shapes.values())
-    free = shutil.disk_usage(folder).free  # checked first: the files take up space only when filled
+    free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"the arrays take {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left")
+        raise UserError(
+            f"the arrays take {needed / 1e6:.0f} MB, but the disk of {folder.parent} has {free / 1e6:.0f} MB left: "
+            "free some, or name another place"
+        )
     for split, count in counts.items():
         for name, shape in shapes.items():
-            np.lib.format.open_memmap(folder / split / f"{name}.npy", "w+", np.float32, (count, *shape)).flush()
+            path = folder / split / f"{name}.npy"
+            np.lib.format.open_memmap(path, "w+", np.float32, (count, *shape)).flush()
+            _reserve(path)
     chunks = [(folder / split, start) for split, count in counts.items() for start in range(0, count, CHUNK)]
     work = functools.partial(_extract_chunk, arrays, names if jpg else None, shape_predictor_path, known)
     with tqdm(total=sum(counts.values()), desc="Extracting", unit="face") as progress, one_opencv_thread():
         for done in parallel(work, chunks, processes):
             progress.update(done)
+
+
+def _reserve(path: Path) -> None:
+    """Reserves the space of a file that has its size but no content yet. Raises OSError if the disk has too little.
+
+    Otherwise a disk that other programs fill meanwhile would end the processes that write into it, without a word.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _extract_chunk(

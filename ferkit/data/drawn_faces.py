@@ -9,6 +9,11 @@ learn the expressions and a face detector can find the faces, without photograph
 Positions are in face units: the 48×48 crop is the square from -1 to 1, x to the right and y downwards.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import csv
 import dataclasses
@@ -707,17 +712,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if not (arguments.output or arguments.photo):
         raise UserError("nothing to draw: give --output=faces.csv, --photo=photo.png, or both")
-    try:
-        if arguments.output:
-            counts = arguments.training, arguments.public_test, arguments.private_test
-            write_csv(arguments.output, *counts, arguments.seed)
-            print(f"{arguments.output}: {sum(counts)} drawn faces")
-        if arguments.photo:
-            shown = [EMOTIONS.index(name) for name in ("Happy", "Surprise", "Angry")]
-            write_photo(arguments.photo, shown, arguments.seed)
-            print(f"{arguments.photo}: {', '.join(EMOTIONS[label] for label in shown)}")
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename2 or error.filename}: {error.strerror}") from error
+    if arguments.output:
+        counts = arguments.training, arguments.public_test, arguments.private_test
+        write_csv(arguments.output, *counts, arguments.seed)
+        print(f"{arguments.output}: {sum(counts)} drawn faces")
+    if arguments.photo:
+        shown = [EMOTIONS.index(name) for name in ("Happy", "Surprise", "Angry")]
+        write_photo(arguments.photo, shown, arguments.seed)
+        print(f"{arguments.photo}: {', '.join(EMOTIONS[label] for label in shown)}")
     return 0
 
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferkit.errors import UserError, in_short
-from ferkit.files import lock, read_text, whole_file
+from ferkit.files import lock, not_written, read_text, whole_file
 from ferkit.flags import shown
 from ferkit.learning.run import CannotResume, Run, State
 from ferkit.settings import ADDED, renamed
@@ -18,8 +20,9 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
     from ferkit.learning.graph import TrainingGraph
 
 
-# Files with weights: the name of the log (see training.log_name), the epoch, and TensorFlow's two suffixes.
-WEIGHTS = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w+_epoch-\d+\.(index|data-\d{5}-of-\d{5})")
+# Files with weights: the name of the log (see training.log_name), the epoch, and TensorFlow's two suffixes. While it
+# writes them, they have a third one.
+WEIGHTS = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w+_epoch-\d+\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
 
 def check_same(run: Run, state: State, place: Path) -> None:
@@ -70,11 +73,16 @@ class Checkpoints:
         return self.folder / f"{state.log}_epoch-{int(epoch)}"
 
     def write(self, graph: "TrainingGraph", session: Any, state: State) -> None:
-        epoch = state.history[-1]["epoch"]
+        """Writes the weights and the state. Raises UserError, and leaves nothing of them, when they do not fit."""
+        path = self.weights(state, state.history[-1]["epoch"])
         try:
-            graph.saver.save(session, str(self.weights(state, epoch)), write_meta_graph=False, write_state=False)
-        except Exception as error:  # TensorFlow raises its own types, most likely for a full disk
-            raise UserError(f"no checkpoint could be written to {self.folder}: {str(error).splitlines()[0]}") from error
+            graph.saver.save(session, str(path), write_meta_graph=False, write_state=False)
+        except Exception as error:  # TensorFlow raises types of its own
+            for half in self.folder.glob(f"{path.name}.*"):
+                half.unlink()
+            before = len(state.history) - 1
+            kept = f"; --resume=yes then goes on after epoch {before}" if before else ""
+            raise UserError(f"{not_written(path, _error_of_system(error))}{kept}") from error
         with whole_file(self.state_path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(state), indent=2) + "\n", encoding="utf-8")
 
@@ -115,3 +123,11 @@ class Checkpoints:
             raise UserError(f"no memory for {path}: end other programs, and resume again") from error
         except Exception as error:  # TensorFlow's errors have no common base class
             raise CannotResume(f"{path} is missing or damaged: leave out --resume=yes") from error
+
+
+def _error_of_system(error: Exception) -> OSError:
+    """The error of the operating system behind one of TensorFlow's, which only its text tells."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number))
+    return OSError(in_short(error))

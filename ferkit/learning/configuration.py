@@ -101,6 +101,8 @@ def own_settings(
     whose = wanted or parameters.TRAINING.settings if published else "ours"
     if whose == "published":
         return {}
+    if not isinstance(parameters.OWN_SETTINGS, dict):
+        raise UserError('OWN_SETTINGS in parameters.py must look like {"A": {"learning_rate": 0.01}}')
     if model not in parameters.OWN_SETTINGS:
         raise UserError(f"Model {model} has no settings of its own: add '{model}' to OWN_SETTINGS in parameters.py")
     own = {f"OWN_SETTINGS of Model {model}": parameters.OWN_SETTINGS[model]}
