@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
 from ferkit.files import open_file, read_text, whole_file
+from ferkit.schemas import Count, Names, Share, check_shape
 from ferkit.settings import SOURCES_OF_SETTINGS, upgraded
 
 FIVE = (0, 3, 4, 5, 6)  # without Disgust and Fear, as for most published figures
@@ -198,20 +201,55 @@ def predictions_path(folder: Path, row: Row) -> Path:
     return folder / "rows" / f"{row.name}.npz"
 
 
+class Epoch(TypedDict):
+    epoch: Count
+    accuracy: float
+    validation_accuracy: float
+
+
+class SplitMetrics(TypedDict):
+    accuracy: Share
+    count: Count
+    confusion_matrix: list[list[Count]]
+
+
+class Metrics(TypedDict):
+    expressions: Names
+    splits: dict[str, SplitMetrics]
+
+
+class Detail(TypedDict):
+    """What the detail file of a row must hold; see ferkit/schemas.py."""
+
+    settings: dict[str, dict[str, Any]]
+    record: Record
+    history: list[Epoch]
+    metrics: Metrics | None
+
+
 def detail(folder: Path, record: Record) -> dict:
     """The detail file of a row: its settings, metrics and history. Raises UserError if it is missing or damaged."""
     path = detail_path(folder, Row.of(record))
+    cure = "delete its line in results.csv, and run the row again"
     try:
         content = json.loads(read_text(path))
-        content["settings"] = upgraded(content["settings"])
-        whole = content["record"] == record and all(isinstance(part, dict) for part in content["settings"].values())
-        _ = [(row["epoch"], row["accuracy"], row["validation_accuracy"]) for row in content["history"]]
+        check_shape(content, Detail)
         if record["test_accuracy"]:
-            _ = content["metrics"]["splits"]["PrivateTest"]["confusion_matrix"]
-        if not whole:
-            raise ValueError
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is missing, damaged, or not of its line in results.csv: delete the line and run the row again"
-        ) from error
-    return content
+            check_matrix(content["metrics"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {cure}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): {cure}") from error
+    if content["record"] != record:
+        raise UserError(f"{path} is of another run than its line in results.csv: {cure}")
+    return {**content, "settings": upgraded(content["settings"])}
+
+
+def check_matrix(metrics: dict[str, Any] | None) -> None:
+    """Raises ValueError when there is no confusion matrix of PrivateTest with a row and a column per expression."""
+    if metrics is None or "PrivateTest" not in metrics["splits"]:
+        raise ValueError("it has no metrics of PrivateTest")
+    check_shape(metrics, Metrics)
+    matrix, sides = metrics["splits"]["PrivateTest"]["confusion_matrix"], len(metrics["expressions"])
+    if [len(row) for row in matrix] != [sides] * sides:
+        raise ValueError("its confusion matrix is not of its expressions")

@@ -89,5 +89,6 @@ def check_shape(value: Any, kind: Any) -> None:
         msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    if len({*value["expressions"]}) < len(value["expressions"]):
+    names = value.get("expressions", ())
+    if len({*names}) < len(names):
         raise ValueError("an expression occurs twice")

@@ -294,6 +294,7 @@ def put(whole: Path, name: str, content: bytes | str) -> contextlib.AbstractCont
     def copied() -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as place:
             folder = shutil.copytree(whole, Path(place) / "work")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(
                 content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
             )
@@ -309,6 +310,44 @@ def test_manifests(whole, data):
     text = data.draw(damaged_json(json.loads((whole / name).read_text())))
     with put(whole, name, text) as folder:
         check("manifests", "train.py", EVALUATE, folder, "fer2013_features", may_work=True)
+
+
+@pytest.fixture(scope="module")
+def search(whole) -> dict[str, Any]:
+    """The state of a search of two trials in `whole`."""
+    from ferkit.search import local
+    from ferkit.search.trial import Outcome
+
+    with put(whole, "notes", "") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(local, "run_trial", lambda job, command, hopeless: Outcome("ok", [0.5, 0.6], 1.5))
+        with captured():
+            flags = ["--model=A", "--features=none", "--epochs=2", "--batch_size=4", "--max_evals=2"]
+            assert main_of("optimize_hyperparams.py")(flags) == 0
+        return json.loads((folder / "search" / "default" / "state.json").read_text())
+
+
+@fuzzed(25)
+@given(data=st.data())
+def test_states_of_searches(whole, search, data):
+    name = "search/default/state.json"
+    with put(whole, name, data.draw(damaged_json(search))) as folder:
+        check("states of searches", "optimize_hyperparams.py", ["--report"], folder, name, may_work=True)
+
+
+@fuzzed(25)
+@given(data=st.data())
+def test_details_of_rows(whole, data):
+    name = "B_landmarks_03456_published_seed0"
+    detail = json.loads((ROOT / "results" / "rows" / f"{name}.json").read_text())
+    head, *lines = (ROOT / "results" / "results.csv").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("B,landmarks,0 3 4 5 6,yes,published,fer2013,0,")]
+    with put(whole, f"kept/rows/{name}.json", data.draw(damaged_json(detail))) as folder:
+        (folder / "kept" / "results.csv").write_text(f"{head}\n{line}\n")
+        flags, names = ["--report", "--results=kept"], (name, "results.csv")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("experiments.report.draw_pictures", lambda records, results: [])
+            check("details of rows", "-m experiments.reproduce_results", flags, folder, *names, may_work=True)
 
 
 @fuzzed(25)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -294,19 +295,31 @@ def test_setting_that_came_later_had_its_default_of_then(tmp_path, monkeypatch):
 
 def test_file_of_a_row_that_is_not_of_its_line_is_refused(tmp_path, capsys):
     runs, line = Experiment("fer2013.csv", results=tmp_path), record(CELLS[0])
-    for content in (
-        {"record": {**line, "test_accuracy": "0.98000"}},
-        {"settings": []},
-        {"settings": {"network": 1}},
-        {"history": [{}]},
-        {"metrics": None},
-        {"metrics": {}},
+    metrics = metrics_of(CELLS[0])
+    ragged = metrics_of(CELLS[0])
+    ragged["splits"]["PrivateTest"]["confusion_matrix"][1].pop()
+    epoch = {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.5}
+    for content, fault in (
+        ({"record": {**line, "test_accuracy": "0.98000"}}, "is of another run than its line in results.csv"),
+        ({"settings": []}, r"is damaged \(Expected `object`, got `array` - at `\$.settings`\)"),
+        ({"settings": {"network": 1}}, r"is damaged \(Expected `object`, got `int` - at `\$.settings\[...\]`\)"),
+        ({"history": [{}]}, "is damaged .*`epoch`"),
+        ({"history": [{**epoch, "accuracy": "x"}]}, "is damaged .*accuracy"),
+        ({"metrics": None}, r"is damaged \(it has no metrics of PrivateTest\)"),
+        ({"metrics": {}}, "is damaged .*`expressions`"),
+        ({"metrics": {**metrics, "expressions": ["a"] * 5}}, "an expression occurs twice"),
+        ({"metrics": {**metrics, "expressions": ["a", "b"]}}, "confusion matrix is not of its expressions"),
+        ({"metrics": ragged}, "confusion matrix is not of its expressions"),
+        ({"metrics": {**metrics, "splits": {"PrivateTest": {}}}}, "is damaged"),
     ):
         (tmp_path / "results.csv").unlink(missing_ok=True)
         put(tmp_path, line, **content)
         assert reproduce_results.main(["--report", f"--results={tmp_path}"]) == 2
-        assert f"{CELLS[0].name}.json is missing, damaged, or not of its line" in capsys.readouterr().err
-    put(tmp_path, record(CELLS[1]), settings={})
+        (error,) = capsys.readouterr().err.splitlines()
+        assert re.search(f"{CELLS[0].name}.json .*{fault}.*: delete its line", error), error
+    results.detail_path(tmp_path, CELLS[0]).unlink()
+    assert reproduce_results.main(["--report", f"--results={tmp_path}"]) == 2
+    assert f"{CELLS[0].name}.json is missing: delete its line" in capsys.readouterr().err
     (tmp_path / "results.csv").unlink()
     put(tmp_path, line, settings={})
     assert runner.outdated(runs, read(runs.table)) == [CELLS[0]]
