@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import full_disk
 
 from ferkit import saved_model
 from ferkit.data.dataset import Split
+from ferkit.errors import UserError
 from ferkit.learning.run import CannotResume, Diverged, Run, State
 from ferkit.learning.scaling import Scaling
 from ferkit.saved_model import SavedModel
@@ -99,6 +101,8 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, mon
         pytorch.TorchTraining(run_of(learning_rate=1e9), learn, None, tmp_path / "diverged.pt").fit()
     for one, other in zip(whole.best.state_dict().values(), resumed.best.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+    with full_disk(1000), pytest.raises(UserError, match=r"cannot write .*state\.pt: no space is left on its disk"):
+        resumed._write()
     with pytest.raises(CannotResume, match=r"has keep_prob=0\.9, not 0\.5"):
         pytorch.TorchTraining(run_of(keep_prob=0.5, ema_decay=0.5, mixup=0.2), learn, None, tmp_path / "state.pt", True)
     (tmp_path / "state.pt").write_bytes(b"no checkpoint")

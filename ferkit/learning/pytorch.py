@@ -11,6 +11,7 @@ converts them to a saved model. Random initial weights and dropout differ from T
 import copy
 import dataclasses
 import functools
+import io
 import json
 import math
 import time
@@ -262,8 +263,10 @@ class TorchTraining:
     def _write(self) -> None:
         parts = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "best", "optimizer")}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()  # PyTorch's own error does not say that the disk is full
+        torch.save({"state": json.dumps(dataclasses.asdict(self.state)), **parts}, content)
         with whole_file(self.checkpoint) as temporary:
-            torch.save({"state": json.dumps(dataclasses.asdict(self.state)), **parts}, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def _restore(self) -> None:
         try:
