@@ -218,7 +218,7 @@ def load(path: str | Path) -> Machine:
         raise UserError(
             f"no trained machine at {path}: run 'python -m experiments.train_svm', or name another --model_path"
         ) from error
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a damaged archive can raise almost any error
         raise UserError(

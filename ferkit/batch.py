@@ -66,11 +66,17 @@ def answers(
     processes = min(processes, max(1, len(paths) // _FEWEST))
     if processes == 1:
         if paths:
-            recognizer.warm_up()  # so that the first picture's seconds are those of recognition
+            recognizer.warm_up()  # so that the seconds of the first picture are those of recognition alone
         yield from map(work, paths)
         return
     with one_opencv_thread():
-        yield from parallel(work, paths, processes, prepare=use_one_thread)
+        yield from parallel(work, paths, processes, prepare=functools.partial(_prepare, recognizer))
+
+
+def _prepare(recognizer: Recognizer) -> None:
+    """Begins one of several processes."""
+    use_one_thread()
+    recognizer.warm_up()
 
 
 def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:

@@ -222,7 +222,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         if hashlib.sha256(network).hexdigest() != facts["network_sha256"]:
             raise ValueError("its network is not the one that was saved")
         return SavedModel(network, facts, threads)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a damaged archive or network can raise almost any error
         raise UserError(

@@ -47,6 +47,9 @@ def register() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
+    from ferkit.startup import begin
+
+    begin()
     register()
     script = load_script(sys.argv[1])
     if hasattr(script, "TRIAL_COMMAND"):

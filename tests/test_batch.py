@@ -116,6 +116,21 @@ def test_copies_are_written_by_the_processes(folder, raw_model, tmp_path, capsys
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_seconds_are_those_of_recognition_alone(recognizer, folder, monkeypatch, processes):
+    loaded = set()
+
+    def find(self: Recognizer, image: np.ndarray, known: tuple = ()) -> list:
+        if os.getpid() not in loaded:  # as for a detector that is loaded on its first use in each process
+            time.sleep(0.5)
+            loaded.add(os.getpid())
+        return []
+
+    monkeypatch.setattr(Recognizer, "find", find)
+    found = list(answers(recognizer, [str(folder / f"{number:02}.png") for number in range(8)], processes))
+    assert max(answer.seconds for answer in found) < 0.5
+
+
 def test_recognizer_can_be_sent_to_another_process(recognizer, folder):
     image = cv2.imread(str(folder / "01.png"))
     assert pickle.loads(pickle.dumps(recognizer)).recognize(image) == recognizer.recognize(image) != []

@@ -18,7 +18,7 @@ from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
 from ferkit.vision.detection import DETECTORS, find_faces
 from ferkit.vision.drawing import draw_faces, draw_note
-from ferkit.vision.pictures import read_image, write_image
+from ferkit.vision.pictures import decode_image, read_image, write_image
 
 SEARCHING = [name for name in DETECTORS if name not in ("yunet", "none")]  # YuNet's file is the user's own
 
@@ -38,6 +38,25 @@ def astronaut():
 def assert_same_picture(image, rgb, tolerance=0):
     assert image.dtype == np.uint8 and image.shape == rgb.shape
     assert np.abs(image[..., ::-1].astype(int) - rgb).max() <= tolerance
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError()])
+def test_neither_a_lack_of_memory_nor_a_fault_of_ours_is_called_damage(tmp_path, monkeypatch, error):
+    def fail(picture: Image.Image) -> Image.Image:
+        raise error
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("ferkit.vision.pictures._decoded", fail)
+        with pytest.raises(type(error)):
+            read_image(tmp_path / "a.png")
+        with pytest.raises(type(error)):
+            decode_image((tmp_path / "a.png").read_bytes(), ["PNG"], 100)
+    if isinstance(error, MemoryError):
+        monkeypatch.setattr(Image.Image, "load", fail)
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+        with pytest.raises(MemoryError):
+            read_image(tmp_path / "a.png")
 
 
 def test_reads_bgr(tmp_path, picture):

@@ -8,6 +8,7 @@ import collections
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,6 @@ from test_search import wait_until
 from ferkit.data.drawn_faces import write_csv
 
 KILLS = int(os.environ.get("KILLS", 0))
-START = 2.0  # seconds: Python itself reports Ctrl-C before the first line of a script, with a traceback
 COUNTS: collections.Counter[tuple[str, str]] = collections.Counter()
 MODEL = f"--model_path={ROOT / 'pretrained' / 'saved_model.bin'}"
 pytestmark = [
@@ -140,6 +140,21 @@ def start(command: Command, folder: Path) -> subprocess.Popen:
     )
 
 
+def wait_until_begun(process: subprocess.Popen) -> None:
+    """Until the script's first lines have run: before them, Python itself reports Ctrl-C, with a traceback.
+
+    Python handles Ctrl-C from its start on. `ferkit.startup.begin` ends that, and `processes.command` begins it again.
+    """
+    handled_before = False
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        handled = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16) >> signal.SIGINT - 1 & 1
+        if handled_before and not handled:
+            return
+        handled_before = bool(handled)
+        time.sleep(0.0005)
+
+
 def of(folder: Path) -> list[int]:
     """The living processes that work in the folder."""
     found = []
@@ -157,7 +172,7 @@ def left(folder: Path) -> list[str]:
     """The hidden and temporary files and folders that are no locks."""
     temporary = folder.with_name(f"{folder.name}_temporary")
     hidden = [path for path in folder.rglob(".*") if path.suffix != ".lock"]
-    weights = list(folder.rglob("*_temp*"))
+    weights = list(folder.rglob("*.tempstate*"))
     return [str(path) for path in (*hidden, *weights, *temporary.iterdir())]
 
 
@@ -174,7 +189,9 @@ def test_ended_at_any_moment(place, tmp_path, name):
     for _ in range(KILLS):
         number = moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         process = start(command, folder)
-        time.sleep(moments.uniform(min(START, seconds) if number == signal.SIGINT else 0, seconds))
+        if number == signal.SIGINT:
+            wait_until_begun(process)
+        time.sleep(moments.uniform(0, seconds))
         process.send_signal(number)
         _, errors = process.communicate(timeout=1200)
         assert "Traceback" not in errors and "Exception ignored" not in errors, errors

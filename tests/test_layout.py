@@ -94,6 +94,11 @@ def test_no_imports_run_in_a_circle():
         visit(name, ())
 
 
+def test_networks_run_in_one_place_with_one_rule_for_threads():
+    importing = {name for name, path in MODULES.items() if "import Interpreter" in path.read_text(encoding="utf-8")}
+    assert importing == {"ferkit.interpreter"}
+
+
 def test_no_script_is_imported():
     assert not {(name, other) for name, others in GRAPH.items() for other in others if other in SCRIPTS}
 

@@ -75,6 +75,15 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
         saved_model.load(tmp_path)
 
 
+def test_lack_of_memory_is_not_called_damage(path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(saved_model, "SharedInterpreter", fail)
+    with pytest.raises(MemoryError):
+        saved_model.load(path)
+
+
 def test_batch_size_does_not_matter(small_model):
     model = saved_model.load(small_model)
     random = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from ferkit.learning.checkpoints import Checkpoints
 from ferkit.learning.configuration import TrainingSettings, training_settings
 from ferkit.learning.run import Diverged, Run, State, uses_bfloat16
 from ferkit.learning.sampling import shuffled_batches
-from ferkit.learning.training import batches, train
+from ferkit.learning.training import batches, settings_in_use, train
 from ferkit.provenance import commit
 from ferkit.settings import Augmentation, Hyperparams, Network, Training, check, choices_of
 from model import ARCHITECTURES
@@ -308,18 +308,21 @@ def test_saved_temperatures_bring_confidence_to_accuracy(modern):
         assert probabilities.max(axis=1).mean() == pytest.approx(accuracy, abs=0.01)
 
 
-def test_evaluation_with_test_time_augmentation(modern, tmp_path, capsys):
+def test_evaluation_with_test_time_augmentation(modern, tmp_path, monkeypatch, capsys):
+    """Only where it is asked for, whatever recognition does."""
     run, _, folder = modern
+    changed = replace(parameters.VIDEO_PREDICTOR, test_time_augmentation=True)
+    monkeypatch.setattr(parameters, "VIDEO_PREDICTOR", changed)
     model = tmp_path / "saved_model.bin"
     shutil.copy(folder / "best_model" / "saved_model.bin", model)
     errors = []
-    for answer, suffix in (("no", ""), ("yes", "_augmented")):
-        flags = [f"--folder={run.dataset.folder}", f"--save_model_path={model}", f"--test_time_augmentation={answer}"]
+    for asked, suffix in (([], ""), (["--test_time_augmentation"], "_augmented")):
+        flags = [f"--folder={run.dataset.folder}", f"--save_model_path={model}", *asked]
         assert main(["--evaluate=yes", *flags]) == 0
         assert "Test accuracy: " in capsys.readouterr().out
         assert (tmp_path / f"confusion_matrix{suffix}.png").read_bytes().startswith(b"\x89PNG")
         metrics = json.loads((tmp_path / f"metrics{suffix}.json").read_text())
-        assert metrics["test_time_augmentation"] == (answer == "yes")
+        assert metrics["test_time_augmentation"] == bool(asked)
         errors.append(metrics["splits"]["PrivateTest"]["calibration_error"])
     assert errors[0] != errors[1], "other probabilities"
 
@@ -392,6 +395,13 @@ def test_models_own_settings_replace_the_published_ones_and_flags_replace_both()
     assert (network.features, network.standardize) == ("landmarks", True)
     assert (hyperparams.learning_rate, hyperparams.weight_decay, hyperparams.schedule) == (0.5, 0, "cosine")
     assert (training.epochs, augmentation.flip, augmentation.shift) == (2, False, own["shift"])
+
+
+def test_training_prints_the_settings_that_apply(drawn_dataset):
+    dataset = open_dataset(drawn_dataset)
+    shown = settings_in_use(Run(dataset, ARCHITECTURES["C"], *chosen("--model=C", "--learning_rate=0.5"))).split(", ")
+    assert {"model=C", "features=none", "learning_rate=0.5", "epochs=64", "flip=yes"} <= {*shown}
+    assert not [text for text in shown if text.startswith(("momentum", "batch_norm", "decay_step"))], "the defaults"
 
 
 def test_model_set_in_the_parameters_takes_its_own_settings_too(monkeypatch):

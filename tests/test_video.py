@@ -302,6 +302,54 @@ def test_password_in_an_address_is_not_printed(login, options):
     assert "cannot open rtsp://127.0.0.1:9/camera: no stream" in str(error.value)
 
 
+def test_stream_that_is_none_is_one_line(clip, tmp_path):
+    """A page to log in, noise, nothing, half a file, sound alone, an endless redirection, an error, a closed port."""
+    noise, content = np.random.default_rng(0).bytes(20_000), clip.read_bytes()
+    sound = tmp_path / "sound.wav"
+    with av.open(str(sound), "w") as container:
+        container.mux(container.add_stream("pcm_s16le", rate=8000).encode(None))
+    frame = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+    bodies = {
+        "page": b"<html><body>Log in</body></html>",
+        "noise": noise,
+        "nothing": b"",
+        "half": content[: len(content) // 2],
+        "sound": sound.read_bytes(),
+        "list": b"#EXTM3U\n#EXTINF:1,\nlist\n",
+        "frames": frame + noise + b"\r\n" + frame,
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.strip("/")
+            self.send_response(200 if name in bodies else 302 if name == "redirection" else 404)
+            self.send_header("Location", self.path)
+            if name == "frames":
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the other side has gone
+                self.wfile.write(bodies.get(name, b""))
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_port
+        for address in (
+            *(f"http://127.0.0.1:{port}/{name}" for name in (*bodies, "redirection", "missing")),
+            f"rtsp://127.0.0.1:{port}/",  # it answers in another language
+            f"https://127.0.0.1:{port}/",
+            "http://127.0.0.1:9/",
+            "http://",
+            "xyz://a/b",
+        ):
+            with pytest.raises(UserError, match=f"^(cannot open )?{address}") as error, open_video(address) as video:
+                _ = list(video)
+            assert "\n" not in str(error.value)
+        server.shutdown()
+
+
 def test_stream_that_ends_is_said_and_what_there_was_is_kept(script, stream, raw_model, tmp_path, capsys):
     started = time.monotonic()
     assert headless(script, f"{stream}/20", raw_model, tmp_path) == 2

@@ -127,6 +127,8 @@ def understood(place: str) -> Iterator[None]:
     """Turns any error of the code inside, which reads the data of a search in `place`, into a one-line UserError."""
     try:
         yield
+    except MemoryError:  # not the fault of the data
+        raise
     except Exception as error:
         raise UserError(
             f"{place} is damaged or of another version of this toolkit ({in_short(error)}), and left as it is: go on "

@@ -105,8 +105,8 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
             if picture.width * picture.height > most_pixels:
                 raise TooManyPixels(f"it has {picture.width:,} × {picture.height:,} pixels, more than {most_pixels:,}")
             picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))
-            decoded = ImageOps.exif_transpose(_decoded(picture))
-        rgb = np.asarray(decoded)
+            picture.load()
+            picture.getexif()
     except (TooManyPixels, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -115,7 +115,7 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
         raise TooManyPixels(f"it has more than {most_pixels:,} pixels") from error
     except Exception as error:  # decoders raise errors of many types for damaged data
         raise UserError("it is damaged or cut short") from error
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(np.asarray(ImageOps.exif_transpose(_decoded(picture))), cv2.COLOR_RGB2BGR)
 
 
 @contextlib.contextmanager
