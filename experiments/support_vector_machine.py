@@ -47,7 +47,7 @@ BATCH = 512  # faces whose kernel is computed at a time: 80 MB for 20,000 suppor
 def check_place(path: Path) -> None:
     """Raises UserError before a long training if the machine could not be saved or would replace another file."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder: the saved machine is a file, set SVM.save_model_path")
+        raise UserError(f"{path} is a folder: the saved machine is a file, name one with --model_path")
     check_replaced(path, machine=True)
     check_writable(path.parent)
 

@@ -76,7 +76,7 @@ class Recognizer:
         if features.provenance(self.model.features, shape_predictor_path, known) != known:
             raise UserError(
                 f"{self.model_path} was trained on features computed otherwise (another landmark predictor?): "
-                "set DATASET.shape_predictor_path to the one it was trained with, or train again"
+                "name the one it was trained with as shape_predictor_path, or train again"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,7 +90,7 @@ class Recognizer:
             return own
         if len({*wanted}) != len(own) or {*wanted} == {*own}:
             raise UserError(
-                f"VIDEO_PREDICTOR.emotions has {', '.join(wanted)}, where {self.model_path} has {', '.join(own)}: "
+                f"the setting emotions has {', '.join(wanted)}, where {self.model_path} has {', '.join(own)}: "
                 "write a new name for each of these, in this order"
             )
         return wanted

@@ -124,7 +124,7 @@ def test_missing_dataset_says_how_to_make_one(tmp_path):
         UserError, match="no converted dataset in .*nowhere.*convert_fer2013_to_images_and_landma"
     ) as error:
         open_dataset(tmp_path / "nowhere")
-    assert "or say --folder=, or set DATASET.folder" in str(error.value)
+    assert "or name another --folder" in str(error.value)
     assert os.listdir(tmp_path) == []
 
 

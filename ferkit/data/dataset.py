@@ -167,7 +167,7 @@ class Dataset:
         if len(self.expressions) != output_size:
             raise UserError(
                 f"{self.folder} has {len(self.expressions)} expressions ({', '.join(self.expressions)}) but "
-                f"NETWORK.output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
+                f"output_size is {output_size}: use --output_size={len(self.expressions)}, or convert again"
             )
 
     def check_learnable(self) -> None:
@@ -264,9 +264,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         if missing := ({*manifest["arrays"]} & {*features.PARTS}) - {*manifest["feature_provenance"]}:
             raise ValueError(f"there is no provenance of {min(missing)}")
     except FileNotFoundError as error:
-        raise UserError(
-            f"no converted dataset in {folder}: run '{CONVERT}', or say --folder=, or set DATASET.folder"
-        ) from error
+        raise UserError(f"no converted dataset in {folder}: run '{CONVERT}', or name another --folder") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({in_short(error)}): delete {folder} and convert again with '{CONVERT}'"

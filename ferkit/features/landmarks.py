@@ -72,8 +72,8 @@ def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
         return path
     if Path(path) != Path(SHAPE_PREDICTOR):
         raise UserError(
-            f"no landmark predictor at {path}: name another with --shape_predictor_path or "
-            f"DATASET.shape_predictor_path; {SHAPE_PREDICTOR} is the installed one"
+            f"no landmark predictor at {path}: name another with --shape_predictor_path; {SHAPE_PREDICTOR} is the "
+            "installed one"
         )
     package = importlib.util.find_spec("face_recognition_models")  # not imported: its import fails
     if package is not None and package.origin is not None:
@@ -82,7 +82,7 @@ def find_shape_predictor(path: str = SHAPE_PREDICTOR) -> str:
             return str(carried)
     raise UserError(
         f"no landmark predictor at {path}: 'pip install face_recognition_models', or unpack "
-        f"http://dlib.net/files/{SHAPE_PREDICTOR}.bz2, or set DATASET.shape_predictor_path"
+        f"http://dlib.net/files/{SHAPE_PREDICTOR}.bz2, or name another with --shape_predictor_path"
     )
 
 
