@@ -31,8 +31,21 @@ from model import ARCHITECTURES
 __all__ = ["ROOT", "load_script"]
 
 
+# Files that take longest, for which no process should wait at the end.
+LONGEST = (
+    "test_results",
+    "test_search",
+    "test_training",
+    "test_pipeline",
+    "test_search_mongo",
+    "test_batch",
+    "test_page",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the real FER2013 is slow."""
+    """What needs the real FER2013 is slow. The longest files begin."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if "fer2013_csv" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)

@@ -663,7 +663,10 @@ def experiment_with_faces(folder: Path, source: Path, faces: Path, *rows: Row) -
 
 def in_this_process(script: str, flags: Sequence[str]) -> int:
     """As runner.in_a_process, without the start of a process."""
-    return importlib.import_module(script).main(list(flags))
+    try:
+        return importlib.import_module(script).main(list(flags))
+    except SystemExit as exit:  # of the parser
+        return exit.code
 
 
 def experiment(folder: Path, source: str, *rows: Row) -> Experiment:
@@ -674,11 +677,11 @@ def test_failing_row_stays_missing_and_a_diverging_one_is_a_result(drawn_csv, tm
     pixels = replace(SVMS[0], features="none")  # which no SVM is given
     runs = experiment(tmp_path, str(drawn_csv), pixels, CELLS[0], SVMS[0])
     monkeypatch.setattr(runner, "experiment_of", lambda arguments: runs)
-    in_a_process, scripts = runner.in_a_process, []
+    scripts = []
 
-    def diverging(script: str, flags: tuple[str, ...]) -> int:
+    def diverging(script: str, flags: Sequence[str]) -> int:
         scripts.append(script)
-        return Diverged.status if script == "train" else in_a_process(script, flags)
+        return Diverged.status if script == "train" else in_this_process(script, flags)
 
     monkeypatch.setattr(runner, "in_a_process", diverging)
     assert reproduce_results.main([]) == 1
