@@ -187,7 +187,8 @@ def temporary_folder(prefix: str) -> Iterator[tuple[Path, int]]:
             if dead:
                 shutil.rmtree(path, ignore_errors=True)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        with written(tempfile.gettempdir()):
+            folder = Path(tempfile.mkdtemp(prefix=prefix))
         lock = os.open(folder, os.O_RDONLY)
         if _lock(lock) is not False and folder.exists():
             break

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,15 @@ def test_full_disk_leaves_the_old_folder(tmp_path):
     with full_disk(100_000), pytest.raises(UserError, match=message), whole_folder(tmp_path / "data") as folder:
         np.save(folder / "images.npy", np.zeros(10**6))
     assert content(tmp_path) == {"data/a.txt": "old"} and not (tmp_path / ".data.partial").exists()
+
+
+def test_temporary_folder_that_cannot_be_made_is_named(monkeypatch):
+    def full(prefix: str) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{tempfile.gettempdir()}/{prefix}abc")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(UserError, match=f"^cannot write {tempfile.gettempdir()}: no space is left on its disk"):
+        files.temporary_folder("ferkit-trial-").__enter__()
 
 
 def test_error_of_something_else_passes_through(tmp_path):

@@ -1,5 +1,6 @@
 """How scripts end before their work begins: after Ctrl-C while they import, and with a parameters.py that is wrong."""
 
+import argparse
 import os
 import random
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ferkit import console
 from ferkit.errors import UserError
 from ferkit.flags import Parser, add_flags
 from ferkit.learning.architecture import Architecture
@@ -75,6 +77,16 @@ def test_ctrl_c_stays_ignored_in_the_background(tmp_path):
         "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
     )
     assert run(code, folder=tmp_path).returncode == 0
+
+
+def test_console_commands_begin_as_scripts_do(monkeypatch):
+    begun = []
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(console, "begin", lambda: begun.append("begun"))
+    monkeypatch.setattr(
+        console.importlib, "import_module", lambda name: begun.append(name) or argparse.Namespace(main=int)
+    )
+    assert console.train() == 0 and begun == ["begun", "train"]
 
 
 PARAMETERS = (ROOT / "parameters.py").read_text(encoding="utf-8")
