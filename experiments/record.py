@@ -9,6 +9,11 @@ folder. A stopped command goes on where it was. At last the student is saved as 
 it, the command ends before, and goes on elsewhere with the same work folder.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import csv
 import dataclasses

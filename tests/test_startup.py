@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_layout import MODULES
 
 from ferkit import console
 from ferkit.errors import UserError
@@ -18,17 +19,7 @@ from ferkit.flags import Parser, add_flags
 from ferkit.learning.architecture import Architecture
 from ferkit.learning.configuration import own_settings
 
-SCRIPTS = (
-    "convert_fer2013_to_images_and_landmarks",
-    "train",
-    "predict",
-    "predict-from-video",
-    "optimize_hyperparams",
-    "serve",
-    "experiments.train_svm",
-    "experiments.reproduce_results",
-    "ferkit.data.drawn_faces",
-)
+SCRIPTS = sorted(name for name, path in MODULES.items() if "\n@command\n" in path.read_text(encoding="utf-8"))
 MOMENTS = int(os.environ.get("KILLS", 0)) or 1  # for each script
 # Runs a script, and sends Ctrl-C when it imports its n-th module after it has begun.
 INTERRUPTED = """
