@@ -68,7 +68,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             if cure is None:
                 raise
             complain(cure)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ImportError) as error:  # native libraries turn Ctrl-C during their import into one
+            if KeyboardInterrupt not in (type(error), type(error.__cause__)):
+                raise
             print("\ninterrupted", file=sys.stderr)
             return 130
         except BrokenPipeError:

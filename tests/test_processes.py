@@ -148,14 +148,19 @@ def test_help_shows_explanations_defaults_and_choices(capsys):
         assert text in shown
 
 
+IN_AN_IMPORT = ImportError("initialization failed")
+IN_AN_IMPORT.__cause__ = KeyboardInterrupt()
+
+
 @pytest.mark.parametrize(
     ("ending", "status", "stderr"),
     [
         (None, 0, ""),
         (UserError("no photo at 100%.jpg: take one"), 2, "error: no photo at 100%.jpg: take one\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+        (IN_AN_IMPORT, 130, "\ninterrupted\n"),
     ],
-    ids=["done", "the user's error", "Ctrl-C"],
+    ids=["done", "the user's error", "Ctrl-C", "Ctrl-C while a native library is imported"],
 )
 def test_command_ends_with_a_status_and_at_most_a_line(capsys, ending, status, stderr):
     @command
@@ -166,6 +171,15 @@ def test_command_ends_with_a_status_and_at_most_a_line(capsys, ending, status, s
 
     assert main([]) == status
     assert capsys.readouterr() == ("", stderr)
+
+
+def test_other_errors_of_imports_are_not_hidden():
+    @command
+    def main(argv=None):
+        raise ImportError("a fault of ours")
+
+    with pytest.raises(ImportError, match="a fault of ours"):
+        main([])
 
 
 @pytest.mark.parametrize(
