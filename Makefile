@@ -45,7 +45,7 @@ test-all: $(VENV)/.dev  ## the slow tests too; on the real faces as well: FER201
 	$(BIN)/python -m pytest -m ''
 
 fuzz: $(VENV)/.dev  ## bad inputs by the hundred, and commands killed at random moments, counted by kind
-	FUZZ=300 KILLS=20 $(BIN)/python -m pytest -m '' -o addopts= tests/test_fuzz.py tests/test_kills.py
+	FUZZ=300 KILLS=20 $(BIN)/python -m pytest -m '' -o addopts= tests/test_fuzz.py tests/test_kills.py tests/test_startup.py
 
 lint: $(VENV)/.dev  ## check the style and the types of the code
 	$(BIN)/ruff check .
