@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -169,17 +169,26 @@ def trained(name: str, dataset: Dataset, labels: str, work: Path, learn: Split) 
 
     run = next(planned for planned in PLANS[labels] if planned.name == name).run(dataset, labels)
     network = pytorch.TorchNetwork(run, Scaling.of(learn.images, learn.features))
-    pytorch.set_weights(network, weights(work / f"{name}.npz"))
+    pytorch.set_weights(network, read(work / f"{name}.npz").weights)
     return network.to(pytorch.best_device()).eval().requires_grad_(False)
 
 
-def weights(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a network of the plan, by the names of the TensorFlow graph. Raises UserError for other files."""
+class Trained(NamedTuple):
+    """A trained network of the plan."""
+
+    weights: dict[str, np.ndarray]  # by the names of the TensorFlow graph
+    state: State
+    row: dict[str, Any]
+
+
+def read(path: Path) -> Trained:
+    """The network in a file of the work folder. Raises UserError for any other file."""
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name].astype(np.float32) for name in arrays if name.startswith("network/")}
-    except (ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise UserError(f"{path} holds no weights: delete it, and train again") from error
+            weights = {name: arrays[name].astype(np.float32) for name in arrays if name.startswith("network/")}
+            return Trained(weights, State(**json.loads(str(arrays["state"]))), json.loads(str(arrays["row"])))
+    except (ValueError, zipfile.BadZipFile, AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"{path} holds no trained network: delete it, and train again") from error
 
 
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -204,21 +213,21 @@ def save_student(dataset: Dataset, labels: str, work: Path) -> None:
         raise UserError(
             f"the networks are trained; saving the model needs TensorFlow: repeat this where it is, with {work}"
         ) from error
+    from ferkit.learning.plots import draw_learning_curve
     from ferkit.learning.sampling import frequencies
     from ferkit.learning.scaling import Scaling
     from ferkit.learning.training import save
 
-    student = PLANS[labels][-1]
-    run = student.run(dataset, labels)
+    planned = PLANS[labels][-1]
+    run = planned.run(dataset, labels)
     place = work / "saved_model.bin"
     run = dataclasses.replace(run, training=dataclasses.replace(run.training, save_model_path=str(place)))
     learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
-    with np.load(work / f"{student.name}.npz", allow_pickle=False) as arrays:
-        state = State(**json.loads(str(arrays["state"])))
-    teachers = [json.loads(str(np.load(work / f"{name}.npz", allow_pickle=False)["row"])) for name in student.teachers]
+    student, *teachers = (read(work / f"{name}.npz") for name in (planned.name, *planned.teachers))
     shares, scaling = frequencies(learn, run.network.output_size), Scaling.of(learn.images, learn.features)
-    found = weights(work / f"{student.name}.npz")
-    save(run, state, found, scaling, validation, shares, {"teachers": teachers})
+    facts = {"student": student.row, "teachers": [teacher.row for teacher in teachers]}
+    save(run, student.state, student.weights, scaling, validation, shares, facts)
+    draw_learning_curve(student.state.history, work / "learning_curve.png")
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def test_the_record_trains_teachers_and_a_student_and_saves_it(
     assert record.main([f"--folder={drawn_dataset}"]) == 0
     model = saved_model.load(tmp_path / "record_work" / "fer2013" / "saved_model.bin")
     assert [teacher["name"] for teacher in model.facts["teachers"]] == list(names)
+    assert model.facts["student"]["seed"] == 0 and (tmp_path / "record_work/fer2013/learning_curve.png").is_file()
     rows = (tmp_path / "results" / "record.csv").read_text().splitlines()
     assert rows[0].startswith("name,labels,model,seed,teachers,") and len(rows) == 4
     assert record.main(["--list=yes"]) == 0
