@@ -18,7 +18,7 @@ from ferkit.constants import EMOTIONS
 from ferkit.data import download, ferplus
 
 pytest.importorskip("kagglehub")
-from kagglesdk import kaggle_env
+kaggle_env = pytest.importorskip("kagglesdk.kaggle_env")  # kagglehub for Python 3.10 does without
 
 FEW = {"Training": (2, 1, 1, 1, 1, 1, 1), "PublicTest": (1,) * 7, "PrivateTest": (1,) * 7}
 PIXELS = " ".join(str(value % 256) for value in range(48 * 48))

@@ -70,6 +70,7 @@ def test_public_test_chooses_among_all_combinations(machine):
     trials = machine.facts["trials"]
     assert len(trials) == len(all_choices(SETTINGS)) == 2 * 2 * (2 + 2 * 2)
     assert len(all_choices(dataclasses.replace(SETTINGS, features="landmarks"))) == 2 * (2 + 2 * 2), "without weights"
+    assert len(all_choices(dataclasses.replace(SETTINGS, features="lbp+gabor"))) == 2 * (2 + 2 * 2), "without places"
     best = max(trials, key=lambda trial: trial["validation_accuracy"])
     assert machine.facts["choice"].items() <= best.items()
     assert len({trial["validation_accuracy"] for trial in trials}) > 1

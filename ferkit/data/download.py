@@ -75,8 +75,8 @@ def _refusal(name: str, error: Exception) -> UserError:
     page = f"https://www.kaggle.com/{'c' if competition else 'datasets'}/{name}"
     if isinstance(error, exceptions.UnauthenticatedError):
         return UserError(
-            "Kaggle's token is missing: make one at https://www.kaggle.com/settings, and set KAGGLE_API_TOKEN to it; "
-            f"{_WITHOUT}"
+            "Kaggle's token is missing: make one at https://www.kaggle.com/settings, and set KAGGLE_API_TOKEN to it or "
+            f"put its kaggle.json into ~/.kaggle, {_WITHOUT}"
         )
     if isinstance(error, exceptions.DataCorruptionError):
         return UserError(f"what came from {page} has another checksum than Kaggle says: run the same command again")
