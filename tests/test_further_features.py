@@ -25,7 +25,9 @@ def folder(drawn_csv, tmp_path_factory) -> Path:
     """Sixty faces of each split with the further features."""
     folder = tmp_path_factory.mktemp("further") / "data"
     flags = [f"--input={drawn_csv}", f"--folder={folder}", f"--features={KIND}", "--limit=60", "--processes=2"]
-    assert conversion.main(flags) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features.sift, "LEARNED_FACES", 3)  # quicker
+        assert conversion.main(flags) == 0
     return folder
 
 
