@@ -52,6 +52,7 @@ HYPERPARAMS = Hyperparams(  # those of the published experiments
     logit_adjustment=0.0,
     fer2013_share=0.0,
     batch_size=128,
+    body_rate=1.0,
 )
 
 AUGMENTATION = Augmentation(  # the published experiments had none
@@ -185,3 +186,26 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
 
 # Further settings of A and B with settings="taught", to learn from the included model fer2013.
 TAUGHT_SETTINGS: dict[str, Any] = {"teacher_share": 0.7, "keep_prob": 0.6}
+
+# Further settings of every model with --start_from: benchmarks/benchmark_fine_tuning.py compares some.
+FINE_TUNING: dict[str, Any] = {
+    "optimizer": "nesterov",
+    "optimizer_param": 0.9,
+    "learning_rate": 0.01,
+    "body_rate": 1.0,
+    "schedule": "cosine",
+    "warmup_steps": 0,
+    "keep_prob": 0.5,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.1,
+    "ema_decay": 0.0,
+    "batch_size": 16,
+    "flip": True,
+    "shift": 0.1,
+    "zoom": 0.15,
+    "rotation": 15.0,
+    "contrast": 0.3,
+    "brightness": 0.1,
+    "erasing": 0.0,
+    "epochs": 30,
+}

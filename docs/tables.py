@@ -23,6 +23,7 @@ from ferkit.processes import command
 ROOT = Path(__file__).resolve().parents[1]
 # The commands of each page, as `python` takes them: a script, or `-m` and a module.
 PAGES: dict[str, tuple[str, ...]] = {
+    "own_faces.md": ("prepare_faces.py", "check_labels.py"),
     "train.md": ("convert_fer2013_to_images_and_landmarks.py", "train.py", "-m ferkit.data.drawn_faces"),
     "predict.md": ("predict.py",),
     "video.md": ("predict-from-video.py",),
@@ -136,8 +137,8 @@ def row(action: argparse.Action, with_choices: bool) -> list[str]:
 
 
 def names(action: argparse.Action) -> str:
-    """All names of a flag."""
-    return ", ".join(f"`{option}`" for option in action.option_strings)
+    """All names of a flag, or what stands for a value without one."""
+    return ", ".join(f"`{option}`" for option in action.option_strings or (str(action.metavar),))
 
 
 if __name__ == "__main__":

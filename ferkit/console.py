@@ -44,3 +44,11 @@ def serve() -> int:
 
 def export() -> int:
     return _run("export_model")
+
+
+def prepare() -> int:
+    return _run("prepare_faces")
+
+
+def labels() -> int:
+    return _run("check_labels")

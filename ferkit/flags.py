@@ -111,14 +111,19 @@ def override(settings: Settings, arguments: argparse.Namespace) -> Settings:
     return dataclasses.replace(settings, **given)  # type: ignore[type-var]
 
 
-def check_asked(path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str) -> None:
-    """Raises UserError when a flag differs from the value in `known`, with which the model at `path` was trained."""
+def check_asked(
+    path: Path, known: dict[str, Any], arguments: argparse.Namespace, *names: str, other: str = "--model_path"
+) -> None:
+    """Raises UserError when a flag differs from the value in `known`, with which the model at `path` was trained.
+
+    other: the flag that names another model.
+    """
     for name in names:
         asked = getattr(arguments, name)
         if asked not in (None, known[name]):
             raise UserError(
-                f"{path} was trained with {name}={known[name]}: leave out --{name}={asked}, or name another "
-                "--model_path"
+                f"{path} was trained with {name}={shown(known[name])}: leave out --{name}={shown(asked)}, or name "
+                f"another {other}"
             )
 
 

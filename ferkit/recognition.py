@@ -106,26 +106,11 @@ class Recognizer:
 
     def cut(self, image: np.ndarray, known: Sequence[Box] = ()) -> tuple[list[Found], list[np.ndarray]]:
         """The faces found in a picture, left to right, and the crops (48, 48) uint8 that the network sees."""
-        image = as_bgr(image)
-        if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
-            return [_WHOLE], [grey(image)]
-        found = self.find(image, known)
-        return found, [crop_face(image, face.box, self.settings.margin, face.tilt) for face in found]
+        return cut_faces(image, self.settings, known)
 
     def find(self, image: np.ndarray, known: Sequence[Box] = ()) -> list[Found]:
         """The faces in a BGR picture, left to right, without their expressions. known: see `recognize`."""
-        settings = self.settings
-        faces = find_faces(
-            image,
-            settings.detector,
-            settings.detection_confidence,
-            settings.small_faces,
-            known,
-            settings.detector_model,
-        )
-        faces = [face for face in faces if face.box.width >= settings.smallest_face]
-        largest = sorted(faces, key=lambda face: face.box.width, reverse=True)
-        return sorted(largest[: settings.most_faces or None])
+        return _find(image, self.settings, known)
 
     def classify(self, found: Sequence[Found], crops: Sequence[np.ndarray]) -> list[Face]:
         """The faces with their expressions, in one run of the network. crops: (48, 48) uint8, one for each face."""
@@ -154,6 +139,34 @@ class Recognizer:
         """Loads all that is loaded on first use, so that the first picture takes no longer than the others."""
         self.find(np.zeros((480, 640, 3), np.uint8))
         self.classify([_WHOLE], [np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])
+
+
+def cut_faces(
+    image: np.ndarray, settings: VideoPredictor, known: Sequence[Box] = (), size: int = IMAGE_SIZE
+) -> tuple[list[Found], list[np.ndarray]]:
+    """The faces found in a picture, left to right, and their grey crops (size, size) uint8.
+
+    A picture of 48×48 pixels is a face already, and its crop is as large. For the rest see Recognizer.recognize.
+    """
+    image = as_bgr(image)
+    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+        return [_WHOLE], [grey(image)]
+    found = _find(image, settings, known)
+    return found, [crop_face(image, face.box, settings.margin, face.tilt, size) for face in found]
+
+
+def _find(image: np.ndarray, settings: VideoPredictor, known: Sequence[Box]) -> list[Found]:
+    faces = find_faces(
+        image,
+        settings.detector,
+        settings.detection_confidence,
+        settings.small_faces,
+        known,
+        settings.detector_model,
+    )
+    faces = [face for face in faces if face.box.width >= settings.smallest_face]
+    largest = sorted(faces, key=lambda face: face.box.width, reverse=True)
+    return sorted(largest[: settings.most_faces or None])
 
 
 def model_to_use(trained: str | Path | None = None) -> Path:

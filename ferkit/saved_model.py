@@ -200,8 +200,7 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
     path: also a short name of a shipped model, such as "fer2013", unless there is a file of this name. threads: number
     of threads for the network; at most four by default.
     """
-    if str(path) in SHIPPED_MODELS and not Path(path).exists():
-        path = shipped(str(path))
+    path = find(path)
     try:
         content = read_bytes(path)
     except FileNotFoundError as error:
@@ -228,6 +227,11 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         raise UserError(
             f"{path} is not a whole saved model ({error}): name another with --model_path, or copy it again"
         ) from error
+
+
+def find(path: str | Path) -> Path:
+    """The file that `load` reads for a path, or for the short name of a shipped model."""
+    return shipped(str(path)) if str(path) in SHIPPED_MODELS and not Path(path).exists() else Path(path)
 
 
 def shipped(name: str | None = None) -> Path:

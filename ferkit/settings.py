@@ -31,7 +31,7 @@ ENGINES = ("tensorflow", "pytorch")
 RENAMED = {"weight_averaging": "ema_decay", "recipes": "feature_provenance"}
 # Settings that earlier trainings, searches and rows did not have, with the values that correspond to those, by group.
 ADDED: dict[str, dict[str, Any]] = {
-    "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0, "fer2013_share": 0.0},
+    "hyperparams": {"teacher_share": 0.0, "logit_adjustment": 0.0, "fer2013_share": 0.0, "body_rate": 1.0},
     "augmentation": {"blur": 0.0, "jpeg": 0.0, "darkness": 0.0},
     "training": {"quantize": False, "bfloat16": "auto", "labels": "fer2013", "engine": "tensorflow"},
 }
@@ -200,6 +200,11 @@ class Hyperparams:
         0.0, "with labels=ferplus: share of FER2013's own label in what is learned of a face", range=Range(0, 1)
     )
     batch_size: int = setting(128, "images in a training step", range=at_least(2))
+    body_rate: float = setting(
+        1.0,
+        "the layers before the last one learn at this share of the learning rate; 0: they stay as they are",
+        range=Range(0, 1),
+    )
 
 
 @dataclass(frozen=True)
@@ -376,6 +381,7 @@ class Parameters(Protocol):
     OPTIMIZER: Optimizer
     OWN_SETTINGS: dict[str, dict[str, Any]]
     TAUGHT_SETTINGS: dict[str, Any]
+    FINE_TUNING: dict[str, Any]
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

@@ -201,6 +201,8 @@ ENDS = {
     "-m experiments.train_svm": ["--folder=missing"],
     "serve.py": ["--port=x"],
     "export_model.py": ["--model_path=missing", "--format=onnx", "--output=x.onnx"],
+    "prepare_faces.py": ["missing", "--output=faces"],
+    "check_labels.py": ["--input=missing"],
 }
 NO_FLAGS = {"help", "window", "mongo", "worker", "list", "quick", "resume"}  # --mongo: see test_search_mongo.py
 WORDS = (

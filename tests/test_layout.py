@@ -17,6 +17,8 @@ SCRIPTS = (
     "optimize_hyperparams",
     "serve",
     "export_model",
+    "prepare_faces",
+    "check_labels",
 )
 FOR_USERS = ("parameters", "model", "data_loader")  # what users edit or load
 
@@ -29,7 +31,7 @@ FLOORS = (
     ("ferkit.saved_model", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
     ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation",
-     "ferkit.export"),
+     "ferkit.export", "ferkit.preparation", "ferkit.labels"),
     ("ferkit.web",),
     ("ferkit", "ferkit.console", *FOR_USERS),
     ("experiments", *SCRIPTS),

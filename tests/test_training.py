@@ -129,6 +129,8 @@ def test_best_epoch_is_the_first_of_the_highest_validation_accuracy():
 
     assert best(0.3, 0.5, 0.5, 0.4) == 2
     assert best(float("nan"), float("nan")) == 2, "without validation the last epoch is kept"
+    rows = [{"epoch": i, "validation_accuracy": a} for i, a in enumerate((0.3, 0.5, 0.5, 0.4), 1)]
+    assert State({"start": {}}, "", rows).best["epoch"] == 3, "in fine-tuning the last of the best"
 
 
 def flags_of_training(dataset: Path, folder: Path, *flags: str) -> list[str]:

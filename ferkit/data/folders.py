@@ -52,9 +52,7 @@ def find_pictures(source: str | Path) -> tuple[list[Picture], list[Path]]:
 
     The turns let the first rows of a split have all classes. Raises UserError when there is no picture.
     """
-    folder = Path(source)
-    while len(inside := _seen(folder.glob("*"))) == 1 and inside[0].is_dir() and not _is_split(inside[0].name):
-        folder = inside[0]  # an unpacked archive may have a folder of its own
+    folder = root_of(source)
     files: list[Path] = []
     for pattern in ("*/*/*", "*/*", "*"):
         files = [path for path in _seen(folder.glob(pattern)) if not path.is_dir()]
@@ -72,6 +70,14 @@ def find_pictures(source: str | Path) -> tuple[list[Picture], list[Path]]:
     return [picture for turn in turns for picture in turn if picture is not None], [
         path for path in files if not _is_picture(path)
     ]
+
+
+def root_of(source: str | Path) -> Path:
+    """The folder in which the splits or classes lie: an unpacked archive may have a folder of its own around them."""
+    folder = Path(source)
+    while len(inside := _seen(folder.glob("*"))) == 1 and inside[0].is_dir() and not _is_split(inside[0].name):
+        folder = inside[0]
+    return folder
 
 
 def expressions_of(

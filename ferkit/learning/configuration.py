@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ferkit.constants import SHIPPED_MODELS
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
+from ferkit.flags import Parser, add_flags, add_yes_no, check_asked, local_path, override
 from ferkit.learning.architecture import Architecture, find_architecture
+from ferkit.learning.starting import Start
 from ferkit.settings import (
     Augmentation,
     Hyperparams,
@@ -23,6 +25,8 @@ from ferkit.settings import (
     renamed,
     with_values,
 )
+
+START_DECIDES = ("model", "features", "standardize", "batch_norm_conv", "batch_norm_fc")  # the fields of Network
 
 
 class TrainingSettings(NamedTuple):
@@ -37,6 +41,10 @@ class TrainingSettings(NamedTuple):
         """Raises UserError for a value outside its range."""
         check(*self)
 
+    def for_expressions(self, count: int) -> "TrainingSettings":
+        """The same settings for a network with so many outputs."""
+        return self._replace(network=dataclasses.replace(self.network, output_size=count))
+
 
 def training_parser(parameters: Parameters, architectures: Mapping[str, Architecture]) -> argparse.ArgumentParser:
     """The command line of train.py."""
@@ -44,11 +52,19 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
         description="Train a network on the converted dataset; evaluate the saved model.",
         epilog="Of a setting, the last of these applies: its value at the top of parameters.py, shown above as the "
         "default; OWN_SETTINGS there, always for model C, for A and B with --settings=ours or taught; "
-        "TAUGHT_SETTINGS; the file of --hyperparams; the flag. A training begins by printing those that apply.",
+        "TAUGHT_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the flag. A training begins by "
+        "printing those that apply.",
     )
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
     add_yes_no(parser, "--resume", default=False, help="continue from the last finished epoch")
+    parser.add_argument(
+        "--start_from",
+        type=local_path,
+        metavar="PATH",
+        help="fine-tuning: go on from the weights of a saved model, with the network and the classes that it shares; "
+        f"{' or '.join(SHIPPED_MODELS)} for an included model",
+    )
     parser.add_argument(
         "--hyperparams", type=local_path, metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them"
     )
@@ -64,15 +80,23 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
 
 
 def training_settings(
-    arguments: argparse.Namespace, parameters: Parameters, architectures: Mapping[str, Architecture]
+    arguments: argparse.Namespace,
+    parameters: Parameters,
+    architectures: Mapping[str, Architecture],
+    start: Start | None = None,
 ) -> TrainingSettings:
     """The settings that the flags select. `arguments` must have `model`; every other flag may be missing.
 
+    start: the saved model to go on from. The network is then the same, and the settings of FINE_TUNING apply.
     Raises UserError for settings that the architecture does not have, and for values that do not fit.
     """
-    model = arguments.model or parameters.NETWORK.model
+    if start is not None:
+        check_asked(start.path, dataclasses.asdict(start.network), arguments, *START_DECIDES, other="--start_from")
+    model = arguments.model or (start.network if start else parameters.NETWORK).model
     file = getattr(arguments, "hyperparams", None)
     own = own_settings(model, getattr(arguments, "settings", None), parameters, architectures)
+    if start is not None:
+        own["FINE_TUNING"] = renamed(parameters.FINE_TUNING)
     groups: list[Any] = [parameters.NETWORK, parameters.HYPERPARAMS, parameters.TRAINING, parameters.AUGMENTATION]
     known = {field.name for group in groups for field in dataclasses.fields(group)}
     for source, values in own.items():
@@ -84,7 +108,7 @@ def training_settings(
             group = with_values(group, {name: values[name] for name in names & values.keys()}, source)
         if file is not None and isinstance(group, Hyperparams):
             group = read_settings(group, file)
-        groups[place] = override(group, arguments)
+        groups[place] = override(group if start is None or place else start.network, arguments)
     return TrainingSettings(*groups)
 
 

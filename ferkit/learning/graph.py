@@ -19,6 +19,8 @@ from ferkit.learning.tflearn_compat import tf, tflearn
 from ferkit.processes import quiet
 from ferkit.settings import Hyperparams, Network
 
+LAST_LAYER = "network/logits"  # the scope of its variables
+
 
 class TrainingGraph:
     """A network in training, in its own graph: feed `images`, `features` and `labels`, and run `train`.
@@ -64,8 +66,9 @@ class TrainingGraph:
                 batches = faces, vectors, targets, labels
                 faces, vectors, targets, labels = mixed(hyperparams.mixup, seed, self.step, *batches)
             dropout = Dropout(hyperparams.keep_prob, seed, self.step)
-            logits = build(faces, vectors, network, architecture, scaling, dropout)
-            weights = network_variables()  # before the optimizer adds its own variables
+            frozen = hyperparams.body_rate == 0
+            logits = build(faces, vectors, network, architecture, scaling, dropout, fixed_norm=frozen)
+            self._weights = network_variables()  # before the optimizer adds its own variables
             learned = logits
             if hyperparams.logit_adjustment and frequencies is not None:
                 logarithms = np.log(np.maximum(frequencies, 1e-6)).astype(np.float32)
@@ -79,12 +82,12 @@ class TrainingGraph:
                 objective += hyperparams.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
             self.rate = learning_rate(hyperparams, self.step, steps)
             with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # averages of batch normalization
-                self.train = optimizer(hyperparams, self.rate).minimize(objective, global_step=self.step)
-            ema = None
+                self.train = minimized(objective, hyperparams, self.rate, self.step)
+            self._ema = ema = None
             if hyperparams.ema_decay:
-                ema = tf.train.ExponentialMovingAverage(hyperparams.ema_decay, self.step)
+                self._ema = ema = tf.train.ExponentialMovingAverage(hyperparams.ema_decay, self.step)
                 with tf.control_dependencies([self.train]):
-                    self.train = ema.apply(weights)
+                    self.train = ema.apply(self._weights)
 
             images = tf.cast(self.images[..., None], tf.float32)
             self.logits = build(images, self.features, network, architecture, scaling, dropout=None, ema=ema)
@@ -102,6 +105,24 @@ class TrainingGraph:
             session = tf.Session(graph=self.graph, config=config)
             session.run(self.initialize)
         return session
+
+    def weights_in(self, session: Any) -> dict[str, np.ndarray]:
+        """The network's weights in a session, by the names of their variables."""
+        return session.run({weight.op.name: weight for weight in self._weights})
+
+    def norm_inputs(self) -> dict[str, Tensor]:
+        """What each batch normalization is given in inference (N, …, C), by the scope of its variables."""
+        norms = (operation for operation in self.graph.get_operations() if operation.type == "FusedBatchNormV3")
+        inferring = (operation for operation in norms if not operation.get_attr("is_training"))
+        return {operation.inputs[1].op.name.rpartition("/scale")[0]: operation.inputs[0] for operation in inferring}
+
+    def assign(self, session: Any, values: Mapping[str, np.ndarray]) -> None:
+        """Gives all the network's weights, and their moving averages, the values with the names of their variables."""
+        with quiet():
+            for weight in self._weights:
+                weight.load(values[weight.op.name], session)
+                if self._ema is not None:
+                    self._ema.average(weight).load(values[weight.op.name], session)
 
 
 def inference_flatbuffer(
@@ -146,13 +167,15 @@ def build(
     scaling: Scaling | None,
     dropout: Dropout | None,
     ema: Any = None,
+    fixed_norm: bool = False,
 ) -> Tensor:
     """The network from raw inputs to logits (N, output_size): with `dropout` for training, without it for inference.
 
     faces: (N, 48, 48, 1) float32 of 0…255. vectors: (N, size) float32. ema: TensorFlow's exponential moving average. A
-    second call in the same graph shares the weights of the first call or, with `ema`, uses their averages.
+    second call in the same graph shares the weights of the first call or, with `ema`, uses their averages. fixed_norm:
+    batch normalization computes as in inference in any case.
     """
-    layers = Layers(network.batch_norm_conv, network.batch_norm_fc, dropout)
+    layers = Layers(network.batch_norm_conv, network.batch_norm_fc, dropout, fixed_norm)
     if scaling is not None:
         faces = (faces - scaling.pixel_mean) / scaling.pixel_deviation
 
@@ -209,6 +232,18 @@ def learning_rate(hyperparams: Hyperparams, step: Any, steps: int) -> Tensor:
             hyperparams.learning_rate, after, hyperparams.decay_step, hyperparams.learning_rate_decay, staircase=True
         )
     return rate * tf.minimum((tf.cast(step, tf.float32) + 1) / warmup, 1) if warmup else rate
+
+
+def minimized(objective: Tensor, hyperparams: Hyperparams, rate: Tensor, step: Any) -> Any:
+    """A step of the optimizer. The layers before the last one learn at `body_rate` times the rate, or not at all."""
+    if hyperparams.body_rate == 1:
+        return optimizer(hyperparams, rate).minimize(objective, global_step=step)
+    last = tf.trainable_variables(f"{LAST_LAYER}/")
+    body = [weight for weight in tf.trainable_variables() if weight not in set(last)]
+    steps = [optimizer(hyperparams, rate).minimize(objective, global_step=step, var_list=last)]
+    if hyperparams.body_rate:
+        steps.append(optimizer(hyperparams, rate * hyperparams.body_rate).minimize(objective, var_list=body))
+    return tf.group(*steps)
 
 
 def optimizer(hyperparams: Hyperparams, rate: Tensor) -> Any:

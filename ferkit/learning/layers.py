@@ -16,12 +16,16 @@ Tensor = Any  # a tensor of TensorFlow, which has no types of its own to check
 class Layers:
     """Makes the layers of one network: with `dropout` for training, without it for inference.
 
+    fixed_norm: batch normalization uses its averages in training too, and does not change them.
     Layers are numbered in the order of the calls. A second object with the same calls therefore makes the same network,
     and shares the weights if the variable scope allows it.
     """
 
-    def __init__(self, batch_norm_conv: bool, batch_norm_fc: bool, dropout: "Dropout | None") -> None:
+    def __init__(
+        self, batch_norm_conv: bool, batch_norm_fc: bool, dropout: "Dropout | None", fixed_norm: bool = False
+    ) -> None:
         self._batch_norm_conv, self._batch_norm_fc, self._dropout = batch_norm_conv, batch_norm_fc, dropout
+        self._norm_learns = dropout is not None and not fixed_norm
         self._convolutions = self._dense = self._dropouts = 0
 
     def convolution(self, layer: Tensor, filters: int, side: int, pooled: bool = False) -> Tensor:
@@ -33,7 +37,7 @@ class Layers:
         scope = f"convolution_{self._convolutions}"
         layer = tflearn.conv_2d(layer, filters, side, activation="relu", scope=scope)
         if self._batch_norm_conv:
-            layer = batch_norm(layer, self._dropout is not None, f"{scope}_norm")
+            layer = batch_norm(layer, self._norm_learns, f"{scope}_norm")
         return self.max_pooling(layer) if pooled else layer
 
     def max_pooling(self, layer: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ class Layers:
     def fully_connected(self, layer: Tensor, units: int, scope: str) -> Tensor:
         """A fully connected layer with ReLU, without dropout, in its own variable scope."""
         layer = tflearn.fully_connected(layer, units, activation="relu", scope=scope)
-        return batch_norm(layer, self._dropout is not None, f"{scope}_norm") if self._batch_norm_fc else layer
+        return batch_norm(layer, self._norm_learns, f"{scope}_norm") if self._batch_norm_fc else layer
 
     def _dropped(self, layer: Tensor, number: int) -> Tensor:
         return layer if self._dropout is None else self._dropout(layer, number)

@@ -330,6 +330,8 @@ def rate(hyperparams: Hyperparams, step: int, steps: int) -> float:
 
 
 def _optimizer(network: nn.Module, hyperparams: Hyperparams) -> torch.optim.Optimizer:
+    if hyperparams.body_rate != 1:
+        raise UserError("PyTorch trains all layers at the same rate: use --body_rate=1, or --engine=tensorflow")
     kernels = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": hyperparams.weight_decay}, {"params": others}]

@@ -12,6 +12,7 @@ from ferkit.data.dataset import Dataset
 from ferkit.errors import UserError
 from ferkit.learning.architecture import Architecture
 from ferkit.learning.distillation import Teacher
+from ferkit.learning.starting import Start
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
 
 
@@ -25,6 +26,7 @@ class Run:
     hyperparams: Hyperparams
     training: Training
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    start: Start | None = None  # the saved model whose weights the network has at first
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,6 +71,7 @@ class Run:
             "dataset": self.dataset.fingerprint,
             "feature_provenance": self.dataset.feature_provenance(self.network.features),
             **self.teacher_facts,
+            **(self.start.facts if self.start else {}),
         }
 
 
@@ -82,10 +85,15 @@ class State:
 
     @property
     def best(self) -> dict[str, float]:
-        """The first epoch with the highest validation accuracy; without validation, the last epoch."""
+        """The epoch with the highest validation accuracy; without validation, the last epoch.
+
+        Of several, the first. In fine-tuning the last: among few faces many epochs are equal, and the later ones have
+        learned at a lower rate.
+        """
         if math.isnan(self.history[-1]["validation_accuracy"]):
             return self.history[-1]
-        return max(self.history, key=lambda row: row["validation_accuracy"])
+        history = reversed(self.history) if "start" in self.settings else self.history
+        return max(history, key=lambda row: row["validation_accuracy"])
 
 
 def log_name(network: Network) -> str:

@@ -28,6 +28,7 @@ from ferkit.learning.distillation import find_teacher
 from ferkit.learning.run import Diverged, Run, State, check_engine, check_steps, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
+from ferkit.learning.starting import Start
 from ferkit.provenance import made_with
 from ferkit.settings import Hyperparams, Training
 
@@ -51,10 +52,24 @@ def check_places(training: Training) -> None:
 
 def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
     """Raises UserError when the saved model would replace its teacher: a resumed training needs the teacher again."""
-    place, teacher = Path(training.save_model_path), Path(find_teacher(hyperparams.teacher))
-    saved = hyperparams.teacher_share > 0 and training.save_model
-    if saved and place.exists() and teacher.exists() and place.samefile(teacher):
-        raise UserError(f"the teacher {teacher} would be replaced: name another --model_path")
+    if hyperparams.teacher_share > 0:
+        _check_kept(Path(find_teacher(hyperparams.teacher)), "the teacher", training)
+
+
+def check_start(start: Start, training: Training) -> None:
+    """Raises UserError when the saved model would replace the one to start from: a resumed training needs it again.
+
+    And when the training is one of PyTorch, which does not start from saved models.
+    """
+    if training.engine == "pytorch":
+        raise UserError("training starts from a saved model with TensorFlow alone: leave out --engine=pytorch")
+    _check_kept(start.path, "the model to start from,", training)
+
+
+def _check_kept(model: Path, role: str, training: Training) -> None:
+    place = Path(training.save_model_path)
+    if training.save_model and place.exists() and model.exists() and place.samefile(model):
+        raise UserError(f"{role} {model} would be replaced: name another --model_path")
 
 
 def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] | None = None) -> State:
@@ -68,6 +83,8 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     check_engine(run.training)
     run.dataset.check(run.network.features, run.network.output_size)
     check_steps(run)
+    if run.start is not None:
+        run.start.check(run.dataset)
     run.dataset.check_learnable()
     learn = run.dataset.mixed(run.hyperparams.fer2013_share).load("Training", run.network.features)
     has_validation = "PublicTest" in run.dataset.counts
@@ -123,6 +140,8 @@ def announce(run: Run, learn: Split, validation: Split | None, state: State) -> 
     labels = "" if run.dataset.label_source == "fer2013" else f", labels: {run.dataset.label_source}"
     print(f"Training model {run.network.model} on {faces}, features: {run.network.features}{labels}")
     print(f"Settings: {settings_in_use(run)}")
+    if run.start is not None and not state.history:
+        print(f"Starting from {run.start.path}")
     if validation is None:
         print("No PublicTest split to choose an epoch by: the last epoch is kept")
 
@@ -139,6 +158,8 @@ def _train(
     from ferkit.learning.graph import TrainingGraph  # TensorFlow is slow to import
 
     scaling = Scaling.of(learn.images, learn.features) if run.network.standardize else None
+    if run.start is not None:
+        scaling = run.start.scaling(scaling)
     shares = frequencies(learn, run.network.output_size)
     graph = TrainingGraph(
         run.network,
@@ -153,6 +174,8 @@ def _train(
     with graph.session(uses_bfloat16(run.training)) as session:
         if state.history:
             checkpoints.restore(graph, session, state)
+        elif run.start is not None:
+            run.start.fill(graph, session, run.dataset.expressions, scaling, learn)
         announce(run, learn, validation, state)
         try:
             for epoch in range(len(state.history) + 1, run.training.epochs + 1):
@@ -307,6 +330,7 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "augmentation": dataclasses.asdict(run.augmentation),
         "training": dataclasses.asdict(run.training),
         **run.teacher_facts,
+        **(run.start.facts if run.start else {}),
         "bfloat16": uses_bfloat16(run.training),
         "epochs_finished": len(state.history),
         "best_epoch": int(state.best["epoch"]),

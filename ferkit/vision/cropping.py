@@ -13,8 +13,10 @@ _PARTS = (2, 98)  # percentiles of the grey levels that count as these parts
 _STRETCHED = (20, 220)  # grey levels that they become: about those of FER2013's faces
 
 
-def crop_face(image: np.ndarray, box: Box, margin: float = 0.0, tilt: float = 0.0) -> np.ndarray:
-    """The square around the box's centre, scaled to a 48×48 grey uint8 face.
+def crop_face(
+    image: np.ndarray, box: Box, margin: float = 0.0, tilt: float = 0.0, size: int = IMAGE_SIZE
+) -> np.ndarray:
+    """The square around the box's centre, scaled to a 48×48 grey uint8 face, or to another `size`.
 
     Its side is the longer side of the box times (1 + margin). Outside the image, the border pixels are repeated. tilt:
     degrees by which the face is turned clockwise; from 15 on, the square is turned with it. If the face has low
@@ -33,11 +35,12 @@ def crop_face(image: np.ndarray, box: Box, margin: float = 0.0, tilt: float = 0.
         around = side // 4 + 1  # a square of √2 sides holds the turned one
         face = grey(cut(image, left - around, top - around, side + 2 * around))
         face = level(face, tilt)[around : around + side, around : around + side]
-    small = _scaled(face)
+    small = _scaled(face, size)
     levels = _stretch(small)
     if levels is None:
         return small
-    return _scaled(cv2.LUT(face, levels))  # not `small` itself: scaling rounded off what few levels a dark face has
+    # Not `small` itself: scaling rounded off what few levels a dark face has.
+    return _scaled(cv2.LUT(face, levels), size)
 
 
 def cut(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
@@ -56,12 +59,12 @@ def level(square: np.ndarray, tilt: float) -> np.ndarray:
     return cv2.warpAffine(square, turn, square.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _scaled(face: np.ndarray) -> np.ndarray:
-    """A copy of a square with sides of 48 pixels."""
-    if len(face) == IMAGE_SIZE:
+def _scaled(face: np.ndarray, size: int) -> np.ndarray:
+    """A copy of a square with sides of `size` pixels."""
+    if len(face) == size:
         return face.copy()
-    interpolation = cv2.INTER_AREA if len(face) > IMAGE_SIZE else cv2.INTER_CUBIC
-    return cv2.resize(face, (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
+    interpolation = cv2.INTER_AREA if len(face) > size else cv2.INTER_CUBIC
+    return cv2.resize(face, (size, size), interpolation=interpolation)
 
 
 def _stretch(face: np.ndarray) -> np.ndarray | None:
