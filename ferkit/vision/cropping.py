@@ -44,12 +44,25 @@ def crop_face(
 
 
 def cut(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
-    """A square of an image, which it must touch. Outside the image, the border pixels are repeated."""
+    """A square of an image. Outside the image, the border pixels are repeated; a square far outside is moved there."""
     height, width = image.shape[:2]
+    left, top = min(max(left, 1 - side), width - 1), min(max(top, 1 - side), height - 1)
     right, bottom = left + side, top + side
     part = image[max(0, top) : bottom, max(0, left) : right]
     over = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
     return cv2.copyMakeBorder(part, *over, cv2.BORDER_REPLICATE) if any(over) else part
+
+
+def portrait(image: np.ndarray, face: np.ndarray, side: int, share: float) -> np.ndarray:
+    """A square picture of a face and what is around it, upright: `side` pixels wide, the face a `share` of that.
+
+    face: (6,): x, y, width and height of its box, its score, and its tilt in degrees clockwise.
+    """
+    around = max(1, round(face[2] / share))
+    left, top = (face[:2] + face[2:4] / 2 - around / 2).round().astype(int)
+    square = cut(image, left, top, around)
+    square = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if around > side else cv2.INTER_LINEAR)
+    return level(square, face[5]) if abs(face[5]) >= LEVELLED_FROM else square
 
 
 def level(square: np.ndarray, tilt: float) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Face detection in layers: two networks that find different faces, and that confirm what the other one doubts.
 
-BlazeFace finds tilted and large faces, libfacedetection's network small, crowded and covered ones. What only one of
-them finds, with a low score, the other one must find too, when it looks at that place alone. So letters, cups and other
-things that resemble a face to one network are left out. The thresholds were chosen with benchmarks/benchmark_faces.py.
+BlazeFace finds tilted and large faces, libfacedetection's network small, crowded and covered ones. What only BlazeFace
+finds, or only the other one with a low score, the other one must find too, when it looks at that place alone. So
+letters, cups and other things that resemble a face to one network are left out. The thresholds were chosen with
+benchmarks/benchmark_faces.py.
 
 Rows are faces (N, 6) as `Detector.find` gives them. They are compared as squares to be recognized, so that the boxes of
 both networks mean the same.
@@ -15,15 +16,16 @@ import numpy as np
 
 from ferkit.vision import blazeface, libfacedetection
 from ferkit.vision.boxes import Box, inside_any, overlaps
-from ferkit.vision.cropping import LEVELLED_FROM, cut, level
+from ferkit.vision.cropping import LEVELLED_FROM, portrait
 from ferkit.vision.pictures import shrunk
 
 Squares = Callable[[np.ndarray], np.ndarray]
 
 _SIDE = 1280  # longest side of the image that is searched, in pixels
-_SURE_BLAZEFACE = 0.9  # score from which a face that BlazeFace alone finds needs no confirmation
+_SURE_BLAZEFACE = 0.9  # score from which a find of BlazeFace needs no confirmation where only BlazeFace is installed
 _SURE_LIBFACEDETECTION = 0.7
 _CONFIRMING_CONFIDENCE = 0.6  # score that libfacedetection's network must give to what BlazeFace doubts
+_CONFIRMING_ALONE = 0.85  # score from which that is enough; below, BlazeFace's second network must confirm the face too
 _SAME = 0.3  # squares whose intersection is more than this share of their union are one face
 _LARGE = 0.4  # share of the image's longer side from which a face is searched again, with a border around the image
 _BORDER = 0.5  # its width as a share of the longer side
@@ -62,7 +64,7 @@ def detect(
             row[:4] = others[same.argmax(), :4]
         row[4] = max((row[4], *others[same, 4]))
         others = others[~same]
-        sure = same.any() or row[4] >= _SURE_BLAZEFACE or (overlaps(row, seen) > _SAME).any()
+        sure = same.any() or (overlaps(row, seen) > _SAME).any() or (row[4] >= _SURE_BLAZEFACE and not two)
         if sure or (_looks_like_a_face(small, row, by_libfacedetection) if two else blazeface.confirms(small, row)):
             kept.append(row)
     kept += [row for row in others if row[4] >= _SURE_LIBFACEDETECTION or blazeface.confirms(small, row)]
@@ -82,13 +84,12 @@ def _with_border(image: np.ndarray, confidence: float) -> np.ndarray:
 
 
 def _looks_like_a_face(image: np.ndarray, row: np.ndarray, squares: Squares) -> bool:
-    """Whether libfacedetection's network finds a face at `row`, when it looks at that place alone."""
-    side = max(1, round(row[2] * _LOOK / _FACE))
-    left, top = (row[:2] + row[2:4] / 2 - side / 2).round().astype(int)
-    look = cut(image, left, top, side)
-    look = cv2.resize(look, (_LOOK, _LOOK), interpolation=cv2.INTER_AREA if side > _LOOK else cv2.INTER_LINEAR)
-    if abs(row[5]) >= LEVELLED_FROM:
-        look = level(look, row[5])
+    """Whether libfacedetection's network finds a face at `row`, when it looks at that place alone, upright.
+
+    If it is not sure, BlazeFace's second network must find the face too.
+    """
+    look = portrait(image, row, _LOOK, _FACE / _LOOK)
     start = (_LOOK - _FACE) / 2
     finds = squares(libfacedetection.detect(look, _CONFIRMING_CONFIDENCE))
-    return bool((overlaps(np.array([start, start, _FACE, _FACE]), finds) > _SAME).any())
+    score = finds[overlaps(np.array([start, start, _FACE, _FACE]), finds) > _SAME, 4].max(initial=0)
+    return bool(score >= _CONFIRMING_ALONE or (score > 0 and blazeface.confirms(image, row)))
