@@ -21,9 +21,13 @@ from ferkit.vision.pictures import read_image
 DOCS = Path(__file__).resolve().parent
 
 
+def parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description="Make the pictures of the portrait anew.")
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    parser().parse_args(argv)
     recognizer, portrait = Recognizer("ferplus"), read_image(DOCS / "portrait.jpg")
     found, (crop,) = recognizer.cut(portrait)
     (face,) = recognizer.classify(found, [crop])
