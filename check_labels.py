@@ -7,6 +7,11 @@ Beside the page, `labels.csv` lists all faces. Nothing is changed: look at the f
 are labelled wrongly into the right folder.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence

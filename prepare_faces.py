@@ -8,6 +8,11 @@ The photographs lie as `photos/<class>/*.jpg`, or as `photos/train/<class>/*.jpg
 Exit status: 0 when a face was found, 1 when none was found, 2 when a photograph cannot be read; 130 after Ctrl-C.
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence
