@@ -183,11 +183,13 @@ def usual_settings(settings: dict[str, Any]) -> "TrainingSettings":
 
 def show(trials: "list[Trial]") -> int:
     """Prints the result; returns the exit status, which is 1 when no trial succeeded."""
-    from ferkit.search.report import trials_table, verdict
+    from ferkit.search.report import trials_table, verdict, workers_table
     from ferkit.search.trials import best
 
     print(trials_table(trials))
     print(verdict(trials))
+    if workers := workers_table(trials):
+        print(workers)
     return 1 if best(trials) is None else 0
 
 

@@ -129,7 +129,7 @@ OPTIMIZER = Optimizer(
     max_evals=20,
     random_trials=8,
     samples=0,
-    stop_early=False,
+    stop_early="no",  # or median, halving
     search_folder="search",
     heartbeat=60.0,
 )

@@ -7,6 +7,7 @@ network = override(NETWORK, parser.parse_args(argv))
 
 import argparse
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -101,7 +102,15 @@ def add_flags(parser: Any, settings: Any, *names: str, choices: Mapping[str, Ite
             allowed = tuple((choices or {}).get(name, ())) or choices_of(field)
             kind: Any = local_path if field.type is str and not allowed else field.type
             metavar = None if allowed else {int: "N", float: "X"}.get(kind, "PATH")
-            parser.add_argument(*options, dest=name, type=kind, choices=allowed, metavar=metavar, help=help)
+            bare: dict[str, Any] = {}
+            if former := field.metadata.get("former"):
+                kind, bare = functools.partial(_today, former), {"nargs": "?", "const": former["yes"]}
+            parser.add_argument(*options, dest=name, type=kind, choices=allowed, metavar=metavar, help=help, **bare)
+
+
+def _today(former: Mapping[str, str], text: str) -> str:
+    """The present value for one that a flag took in an earlier version."""
+    return former.get(text.lower(), text)
 
 
 def override(settings: Settings, arguments: argparse.Namespace) -> Settings:

@@ -22,6 +22,7 @@ from ferkit.errors import UserError
 from ferkit.files import read_text
 
 SOURCES_OF_SETTINGS = ("published", "ours", "taught")
+STOP_RULES = ("no", "median", "halving")  # which trials of a search are stopped early
 LABELS = ("fer2013", "ferplus", "ferplus8")  # FER2013's own; FER+'s votes; these with an eighth expression, Contempt
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("exponential", "cosine")
@@ -86,13 +87,15 @@ def setting(
     choices: Choices | None = None,
     range: Range | None = None,
     flags: tuple[str, ...] = (),
+    former: Mapping[str, str] | None = None,
 ) -> Any:
     """A field of a dataclass of settings, with the data for its flag and its checks.
 
     choices: the allowed texts, or a function that lists them. range: the allowed numbers. flags: the names of its flag,
-    if the field's own name is not the first or not the only one.
+    if the field's own name is not the first or not the only one. former: what a flag that once took yes or no means.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "range": range, "flags": flags})
+    data = {"help": help, "choices": choices, "range": range, "flags": flags, "former": former}
+    return field(default=default, metadata=data)
 
 
 class Joinable(tuple[str, ...]):
@@ -358,7 +361,13 @@ class Optimizer:
         8, "trials with random parameters, before there is something to learn from", range=at_least(1)
     )
     samples: int = setting(0, "faces that a trial trains on, drawn from the training set; 0: all", range=at_least(0))
-    stop_early: bool = setting(False, "stop a trial that is worse than half of the others after as many epochs")
+    stop_early: str = setting(
+        "no",
+        "which trials are stopped; median: those worse than half of the others after as many epochs; halving: after 1, "
+        "3, 9, … epochs, all but the best third; yes: median",
+        choices=STOP_RULES,
+        former={"yes": "median", "true": "median", "no": "no", "false": "no"},
+    )
     search_folder: str = setting("search", "where each search has its folder")
     heartbeat: float = setting(
         60.0,

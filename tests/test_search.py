@@ -25,13 +25,14 @@ from ferkit.learning.run import Run
 from ferkit.search import local
 from ferkit.search.folder import HERE, own
 from ferkit.search.local import search
+from ferkit.search.report import workers_table
 from ferkit.search.space import searched_hyperparams, suggest
 from ferkit.search.state import check_search, difference, read_state, search_settings
 from ferkit.search.trial import Outcome, run_trial
 from ferkit.search.trials import Trial, best, is_hopeless
 from ferkit.settings import Network
 from model import ARCHITECTURES
-from optimize_hyperparams import TRIAL_COMMAND, main
+from optimize_hyperparams import TRIAL_COMMAND, main, parser
 from parameters import AUGMENTATION, HYPERPARAMS, OPTIMIZER, OWN_SETTINGS, TRAINING
 from train import main as train_main
 
@@ -183,12 +184,74 @@ def test_difference_between_one_optimizer_and_several_is_said_of_the_space(drawn
 
 
 def test_median_rule():
-    others = [made(number, 0.1 * number, 0.2 * number) for number in range(1, 5)]
-    assert not is_hopeless([0.0], others), "too few to compare with"
-    others.append(made(5, 0.5, 0.9))
-    assert is_hopeless([0.29], others) and not is_hopeless([0.31], others)
-    assert not is_hopeless([0.7, 0.1], others), "the best epoch so far counts"
-    assert not is_hopeless([0.1, 0.1, 0.1], others), "none came as far"
+    others = [[0.1 * number, 0.2 * number] for number in range(1, 5)]
+    assert not is_hopeless("median", [0.0], others), "too few to compare with"
+    others.append([0.5, 0.9])
+    assert is_hopeless("median", [0.29], others) and not is_hopeless("median", [0.31], others)
+    assert not is_hopeless("median", [0.7, 0.1], others), "the best epoch so far counts"
+    assert not is_hopeless("median", [0.1, 0.1, 0.1], others), "none came as far"
+    assert not is_hopeless("no", [0.0], others)
+
+
+def test_successive_halving_as_worked_out_by_hand(settings, tmp_path, monkeypatch):
+    """A search of nine epochs, which compares after 1 and 3; in brackets, how many of those that came as far go on."""
+    histories = (
+        (0.30, [0.40, 0.50, 0.60, 0.60, 0.60, 0.60, 0.60, 0.60], 9),  # the first has nobody to compare with
+        (0.20, [], 1),  # second of two (1)
+        (0.25, [], 1),  # second of three (1)
+        (0.35, [0.30, 0.36], 3),  # best of four (1); after three epochs second of two (1): 36% is below 50%
+        (0.31, [], 1),  # second of five (1)
+        (0.33, [0.55, 0.40, 0.70, 0.70, 0.70, 0.70, 0.70, 0.70], 9),  # second of six (2); best of three, by its epoch 2
+        (0.10, [], 1),  # last of seven (2)
+        (0.32, [], 1),  # third of eight (2)
+        (0.32, [0.32, 0.52], 3),  # third of nine (3), as equals do not count; then second of four (1)
+    )
+    reached = iter(histories)
+
+    def told(job, command, hopeless):
+        first, others, _ = next(reached)
+        accuracies = []
+        for accuracy in (first, *others):
+            accuracies.append(accuracy)
+            if len(accuracies) < 9 and hopeless(accuracies):
+                return Outcome("stopped", accuracies, 1.0)
+        assert len(accuracies) == 9, "it had to be stopped"
+        return Outcome("ok", accuracies, 1.0)
+
+    monkeypatch.setattr(local, "run_trial", told)
+    trials = search({**settings, "stop_early": "halving"}, len(histories), "", tmp_path / "x", ())
+    assert [len(trial.accuracies) for trial in trials] == [epochs for _, _, epochs in histories]
+    assert [trial.status for trial in trials].count("ok") == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "rule"),
+    [
+        ("--stop_early", "median"),
+        ("--stop_early=yes", "median"),
+        ("--stop_early=No", "no"),
+        ("--stop_early=halving", "halving"),
+    ],
+)
+def test_flag_for_stopping_early_takes_its_old_form_too(flag, rule):
+    assert parser().parse_args([flag, "--seed=1"]).stop_early == rule
+
+
+def test_search_that_was_begun_with_the_old_form_goes_on(settings, tmp_path):
+    state = {"format": 1, "settings": {**settings, "stop_early": True}, "trials": []}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert read_state(tmp_path / "state.json")[0]["stop_early"] == "median"
+
+
+def test_table_of_who_trained_what():
+    def by(worker: str, number: int, *accuracies: float, status: str = "ok") -> Trial:
+        return replace(made(number, *accuracies, status=status), worker=worker, seconds=90.0)
+
+    trials = [by("b:7", 1, 0.2), by("a:1", 2, 0.5), by("b:7", 3, 0.4), by("b:7", 4, 0.3), by("a:1", 5, status="failed")]
+    lines = [line.split() for line in workers_table(trials).splitlines()]
+    assert lines[0] == ["worker", "trials", "failed", "minutes", "best", "which"]
+    assert lines[1:] == [["a:1", "2", "1", "3.0", "50.0%", "2,", "5"], ["b:7", "3", "0", "4.5", "40.0%", "1,", "3-4"]]
+    assert workers_table([made(1, 0.2)]) == "", "on one machine there is nobody to tell apart"
 
 
 def test_best_is_the_first_of_the_highest_and_never_a_failed_one():
@@ -359,7 +422,7 @@ def test_another_search_under_the_same_name_is_refused(searched, drawn_dataset, 
         ("--weight_decay=0", "has weight_decay=0.001, not 0.0: use that, or search under another --name"),
         ("--seed=7", "has seed=0, not 7"),
         ("--samples=65", "has samples=64, not 65"),
-        ("--stop_early=yes", "has stop_early=no, not yes"),
+        ("--stop_early=yes", "has stop_early=no, not median"),
     ):
         assert main([*same, flag]) == 2
         assert said in capsys.readouterr().err

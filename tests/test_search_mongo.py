@@ -6,7 +6,9 @@ The server is MongoDB where there is a `mongod`, and else SecantusDB, which spea
 import contextlib
 import itertools
 import json
+import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -41,6 +43,7 @@ from ferkit.search.mongo import (
     connect,
     finish,
     give_back,
+    histories,
     kept,
     lead,
     reserve,
@@ -54,9 +57,14 @@ from parameters import OPTIMIZER
 USER, PASSWORD = "ada", "p@ss/w:rd"
 
 
-def serve(folder: Path, authorization: bool, port: int = 0) -> contextlib.AbstractContextManager[int]:
-    """A server on this machine, in the block; its port."""
-    return (mongo_daemon if shutil.which("mongod") else secantus)(folder, authorization, port)
+REPLICAS = "machines"  # name of a replica set
+
+
+def serve(
+    folder: Path, authorization: bool, port: int = 0, certificate: Path | None = None
+) -> contextlib.AbstractContextManager[int]:
+    """A server on this machine, in the block; its port. With a certificate it is a replica set of one, behind TLS."""
+    return (mongo_daemon if shutil.which("mongod") else secantus)(folder, authorization, port, certificate)
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +78,31 @@ def port(tmp_path_factory) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def secantus(folder: Path, authorization: bool, port: int = 0) -> Iterator[int]:
+def secantus(folder: Path, authorization: bool, port: int, certificate: Path | None) -> Iterator[int]:
     from secantus import SecantusDBServer
 
-    with SecantusDBServer(port=port, storage_path=str(folder), require_auth=authorization) as server:
+    secured = {}
+    if certificate is not None:
+        secured = {"tls_cert_file": str(certificate), "tls_key_file": str(certificate), "replica_set_name": REPLICAS}
+    with SecantusDBServer(port=port, storage_path=str(folder), require_auth=authorization, **secured) as server:
         yield server.port
 
 
 @contextlib.contextmanager
-def mongo_daemon(folder: Path, authorization: bool, port: int = 0) -> Iterator[int]:
+def mongo_daemon(folder: Path, authorization: bool, port: int, certificate: Path | None) -> Iterator[int]:
     port = port or free_port()
     command = ["mongod", f"--dbpath={folder}", f"--port={port}", "--bind_ip=127.0.0.1"]
+    options: dict[str, Any] = {"serverSelectionTimeoutMS": 30_000, "directConnection": True}
+    if certificate is not None:
+        command += [f"--replSet={REPLICAS}", "--tlsMode=requireTLS", f"--tlsCertificateKeyFile={certificate}"]
+        options |= {"tls": True, "tlsCAFile": str(certificate)}
     process = subprocess.Popen(command + ["--auth"] * authorization, stdout=subprocess.DEVNULL)
     try:
-        pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=30_000).admin.command("ping")
+        with pymongo.MongoClient("127.0.0.1", port, **options) as client:
+            client.admin.command("ping")
+            if certificate is not None:
+                members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+                client.admin.command("replSetInitiate", {"_id": REPLICAS, "members": members})
         yield port
     finally:
         process.terminate()
@@ -214,6 +233,31 @@ def test_name_that_the_dns_does_not_know_is_no_invalid_address(monkeypatch):
         connect("mongodb+srv://user:se/cret@none.example/faces", {})
 
 
+def test_replica_set_behind_tls(tmp_path, monkeypatch):
+    """A wrong name of the set, no TLS, and an unknown authority of the certificate are refused."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([*request.split(), *names], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + key.read_text())
+    with serve(tmp_path, False, certificate=certificate) as port:
+        address = f"mongodb://127.0.0.1:{port}/faces?replicaSet="
+        server = connect(f"{address}{REPLICAS}&tls=true&tlsCAFile={certificate}", {})
+        server.jobs.insert_one({"tid": 1})
+        assert server.jobs.find_one()["tid"] == 1
+        monkeypatch.setattr(mongo, "REACHED_WITHIN", 0.5)
+        for wrong in (REPLICAS, f"{REPLICAS}&tls=true", f"other&tls=true&tlsCAFile={certificate}"):
+            with pytest.raises(UserError, match="no MongoDB answers for database faces on 127.0.0.1"):
+                connect(f"{address}{wrong}", {})
+
+
+@pytest.mark.skipif(shutil.which("mongod") is None, reason="no mongod on the PATH: SecantusDB stood in for it")
+def test_server_of_these_tests_is_a_true_mongod(server):
+    assert "openssl" in server.database.client.server_info()
+
+
 def test_adapter_suffices(server):
     assert isinstance(server.database, OldDatabase)
     server.database.job_ids.insert_one({"a": 0, "last_id": 5})
@@ -317,6 +361,7 @@ def test_search_goes_on_and_its_result_is_shown(
         assert main(shown) == 0
         output = capsys.readouterr().out
         assert "5 trials\nBest: trial " in output and "Going on" not in output and "heartbeat" not in output
+        assert re.search(rf":{os.getpid()} +5 +0 +\d+\.\d \d+\.\d% +1-5\n", output), "who trained what"
     assert main([*command, "--max_evals=5", "--seed=3"]) == 2
     assert "has seed=0, not 3: use that, search under another --name" in capsys.readouterr().err
 
@@ -354,6 +399,15 @@ def test_nothing_in_the_database_is_code(server, settings, drawn_dataset, cheap_
         server.jobs.update_many({}, {"$set": change})
         work(server, "x", str(drawn_dataset))
     assert not list(tmp_path.iterdir())
+
+
+def test_running_trials_count_for_successive_halving_and_their_accuracies_are_recorded(server, settings):
+    for worker, accuracies in (("w:1", [0.5]), ("w:2", [0.6, 0.7]), ("w:3", "damaged"), ("w:4", ["damaged"])):
+        server.jobs.insert_one({"exp_key": "x", "state": RUNNING, "owner": worker, "accuracies": accuracies})
+    job = server.jobs.find_one({"owner": "w:1"})
+    assert histories(server, "x", {**settings, "stop_early": "halving"}, job, [0.5, 0.8]) == [[0.6, 0.7]]
+    assert server.jobs.find_one({"owner": "w:1"})["accuracies"] == [0.5, 0.8]
+    assert histories(server, "x", {**settings, "stop_early": "median"}, job, [0.5, 0.8]) == []
 
 
 # --- workers and drivers that go -------------------------------------------------------------------------------------

@@ -63,9 +63,8 @@ def try_next(
     chosen = searched_hyperparams(settings, values)
     print(f"Trial {number}/{max_evals}: {report.described(chosen)}", flush=True)
     job = {"settings": settings, "parameters": chosen, "folder": dataset}
-    outcome = run_trial(
-        job, trial_command, lambda accuracies: settings["stop_early"] and is_hopeless(accuracies, trials)
-    )
+    others = [trial.accuracies for trial in trials]
+    outcome = run_trial(job, trial_command, lambda accuracies: is_hopeless(settings["stop_early"], accuracies, others))
     trial = Trial(number, values, chosen, **dataclasses.asdict(outcome))
     leader = best([*trials, trial])
     print(f"Trial {number}/{max_evals}: {report.ending(trial, leader)}", flush=True)

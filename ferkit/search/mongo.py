@@ -40,7 +40,7 @@ from ferkit.search.hyperopt_compat import OldDatabase
 from ferkit.search.space import history, propose, searched_hyperparams, values_of
 from ferkit.search.state import FORMAT, check_kept, current, difference, understood, understood_trial
 from ferkit.search.trial import check_same, run_of, run_trial
-from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, machine_failure
+from ferkit.search.trials import FAILURES, Trial, best, is_hopeless, is_number, machine_failure
 from ferkit.settings import DAY, Optimizer
 
 USER, PASSWORD = "MONGO_USER", "MONGO_PASSWORD"
@@ -283,6 +283,22 @@ def finished_trials(server: Server, name: str, settings: dict[str, Any]) -> list
     jobs = list(server.jobs.find({"exp_key": name, "state": DONE}))
     with understood(f"search {name} in {server.place}"):
         return sorted((trial_of(job, settings) for job in jobs), key=lambda trial: trial.number)
+
+
+def histories(
+    server: Server, name: str, settings: dict[str, Any], job: dict[str, Any], accuracies: list[float]
+) -> list[list[float]]:
+    """The accuracies of the other trials of a search; records those of the trial of `job`, which is running.
+
+    With the rule halving, trials that are running count too, as they came as far.
+    """
+    server.jobs.update_one({"_id": job["_id"], "owner": job["owner"]}, {"$set": {"accuracies": accuracies}})
+    finished = [trial.accuracies for trial in finished_trials(server, name, settings)]
+    if settings["stop_early"] != "halving":
+        return finished
+    running = server.jobs.find({"exp_key": name, "state": RUNNING, "_id": {"$ne": job["_id"]}})
+    known = [other["accuracies"] for other in running if isinstance(other.get("accuracies"), list)]
+    return finished + [values for values in known if all(map(is_number, values))]
 
 
 def trial_of(job: dict[str, Any], settings: dict[str, Any]) -> Trial:
@@ -608,8 +624,11 @@ def evaluate(
         return server.jobs.update_one(mine, change).matched_count > 0
 
     def hopeless(accuracies: list[float]) -> bool:
-        others = patiently(server, lambda: finished_trials(server, name, settings)) if settings["stop_early"] else []
-        return heart.lost or is_hopeless(accuracies, others)
+        rule = settings["stop_early"]
+        if rule == "no":
+            return heart.lost
+        others = patiently(server, lambda: histories(server, name, settings, job, accuracies))
+        return heart.lost or is_hopeless(rule, accuracies, others)
 
     called = "of another making"
     try:

@@ -63,6 +63,36 @@ def trials_table(trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
+def workers_table(trials: Sequence[Trial]) -> str:
+    """A table of who trained which trials, and for how long; empty for a search on one machine."""
+    rows = []
+    for worker in sorted({trial.worker for trial in trials} - {""}):
+        own = [trial for trial in trials if trial.worker == worker]
+        leader, failed = best(own), sum(trial.status == "failed" for trial in own)
+        rows.append(
+            {
+                "worker": worker,
+                "trials": len(own),
+                "failed": failed,
+                "minutes": f"{sum(trial.seconds for trial in own) / 60:.1f}",
+                "best": "" if leader is None else f"{leader.accuracy:.1%}",
+                "which": _ranges([trial.number for trial in own]),
+            }
+        )
+    return pd.DataFrame(rows).to_string(index=False) if rows else ""
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers in short: `1-3, 7`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
 def verdict(trials: Sequence[Trial]) -> str:
     """The best trial."""
     winner = best(trials)

@@ -164,6 +164,8 @@ def _whole(default: Any, values: dict[str, Any]) -> Any:
 def current(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a search that an earlier version may have begun, as today's version has them."""
     settings = with_added(upgraded(settings))
+    if isinstance(settings["stop_early"], bool):  # of a version that had only one rule
+        settings["stop_early"] = "median" if settings["stop_early"] else "no"
     return {**settings, "training": {name: settings["training"][name] for name in TRAINED}}
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from ferkit.errors import one_line
 STATUSES = ("ok", "stopped", "failed")  # stopped: ended early as hopeless; its accuracy counts
 DIVERGED = "diverged: "  # start of the reason for a trial that failed because of its hyperparameters
 FAILURES = 4  # this many in a row with the same reason are the fault of the machine
-FEWEST_TO_COMPARE = 5  # a trial is stopped as hopeless only if this many trials have reached the same epoch
+FEWEST_TO_COMPARE = 5  # the median rule stops a trial only if this many others have reached the same epoch
+REDUCTION = 3  # successive halving keeps this part of the trials, after 1, 3, 9, … epochs
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,29 @@ def machine_failure(trials: Sequence[Trial]) -> str | None:
     return None if reason.startswith(DIVERGED) else reason or None
 
 
-def is_hopeless(accuracies: Sequence[float], others: Sequence[Trial]) -> bool:
-    """The median rule (Golovin et al., KDD 2017): whether a trial is below the median of the others at this epoch.
+def is_hopeless(rule: str, accuracies: Sequence[float], others: Iterable[Sequence[float]]) -> bool:
+    """Whether a trial is to be stopped early.
 
-    accuracies: those of the trial, after each of its epochs so far.
+    rule: one of settings.STOP_RULES. accuracies: those of the trial, after each of its epochs so far. others: those of
+    the other trials. What counts is the best epoch up to now.
+    median (Golovin et al., KDD 2017): the trial is below the median of the others that have come as far.
+    halving (ASHA, asynchronous successive halving; Li et al., MLSys 2020): after 1, 3, 9, … epochs, the trial is not
+    among the best third of all that have come as far, itself included. Of fewer than three only the best goes on. A
+    stopped trial never goes on later, as it could in the paper.
     """
-    epochs = len(accuracies)
-    reached = [max(other.accuracies[:epochs]) for other in others if len(other.accuracies) >= epochs]
-    return len(reached) >= FEWEST_TO_COMPARE and max(accuracies) < statistics.median(reached)
+    epochs, own = len(accuracies), max(accuracies)
+    reached = [max(other[:epochs]) for other in others if len(other) >= epochs]
+    if rule == "median":
+        return len(reached) >= FEWEST_TO_COMPARE and own < statistics.median(reached)
+    if rule == "halving" and _is_rung(epochs):
+        return sum(other > own for other in reached) >= max(1, (len(reached) + 1) // REDUCTION)
+    return False
+
+
+def _is_rung(epochs: int) -> bool:
+    while epochs % REDUCTION == 0:
+        epochs //= REDUCTION
+    return epochs == 1
 
 
 def read_trial(facts: Mapping[str, Any]) -> Trial:
