@@ -164,6 +164,7 @@ def test_frozen_body_stays_as_it_is(own_features, small_model, tmp_path, monkeyp
         assert changed == changes if not rate else len(changed) > len(changes) / 2
 
 
+@pytest.mark.slow
 def test_interrupted_fine_tuning_goes_on(own_features, small_model, raw_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--schedule=exponential", "--model_path=own.bin"]
