@@ -19,7 +19,7 @@ from ferkit.learning.evaluation import metrics_text
 from ferkit.vision.pictures import read_image
 from model import ARCHITECTURES
 
-CARDS = [ROOT / "pretrained" / "README.md", ROOT / "pretrained" / "ferplus" / "README.md"]
+CARDS = [ROOT / "pretrained" / place / "README.md" for place in (".", "ferplus", "fer2013_large")]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *CARDS]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 TABLES = load_script("docs/tables.py")

@@ -120,11 +120,13 @@ def test_models_are_listed_and_a_trained_one_comes_first(client, tmp_path):
     assert [(row["name"], row["default"]) for row in client.get("/api/models").json["models"]] == [
         ("ferplus", True),
         ("fer2013", False),
+        ("fer2013_large", False),
     ]
     path = tmp_path / "saved_model.bin"
     path.write_bytes((ROOT / "pretrained" / "saved_model.bin").read_bytes())
     rows = create_app(Models(Recognizer(path))).test_client().get("/api/models").json["models"]
-    assert [(row["name"], row["default"]) for row in rows] == [(TRAINED, True), ("ferplus", False), ("fer2013", False)]
+    included = [(name, False) for name in ("ferplus", "fer2013", "fer2013_large")]
+    assert [(row["name"], row["default"]) for row in rows] == [(TRAINED, True), *included]
     assert str(tmp_path) not in json.dumps(rows)
 
 
