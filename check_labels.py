@@ -20,7 +20,7 @@ from pathlib import Path
 from ferkit.constants import SHIPPED_MODELS
 from ferkit.errors import UserError
 from ferkit.files import check_replaceable, check_writable
-from ferkit.flags import Parser, add_flags, local_path, override, positive
+from ferkit.flags import Parser, add_flags, either, local_path, override, positive
 from ferkit.processes import command
 from parameters import DATASET
 
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     )
     default = next(iter(SHIPPED_MODELS))
     help = (
-        f"whose view of the faces is used, a file or {' or '.join(SHIPPED_MODELS)}; not a model that has learned these "
+        f"whose view of the faces is used, a file, or {either(SHIPPED_MODELS)}; not a model that has learned these "
         f"labels, as it may have learned their mistakes (default: {default})"
     )
     parser.add_argument("--model_path", type=local_path, default=default, metavar="PATH", help=help)

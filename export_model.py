@@ -6,6 +6,11 @@ python export_model.py --format=keras --output=expressions.keras
 python export_model.py --format=saved_model --output=expressions/
 """
 
+if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
+    from ferkit.startup import begin
+
+    begin()
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ DATASET = DatasetPaths(
 )
 
 NETWORK = Network(
-    model="B",  # A, B or C: see model.py
+    model="B",  # A, B, C or D: see model.py
     features="landmarks_hog_windows",  # or none, landmarks, landmarks+lbp, …: see docs/train.md
     output_size=7,  # number of expressions
     standardize=False,

@@ -136,6 +136,12 @@ def check_asked(
             )
 
 
+def either(names: Iterable[str]) -> str:
+    """Some names in words: `A, B or C`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def shown(value: Any) -> str:
     """The value of a setting in the form that its flag accepts."""
     if isinstance(value, bool):

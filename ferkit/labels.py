@@ -18,6 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ferkit.data import ferplus
 from ferkit.data.fer2013 import open_source
 from ferkit.data.folders import find_pictures
 from ferkit.errors import UserError
@@ -57,7 +58,9 @@ def read_faces(source: str | Path) -> Faces:
     """The faces of a folder by class, or of FER2013's csv, as conversion reads them. Raises UserError."""
     opened = open_source(str(source))
     names: list[str] = []
-    if Path(source).is_dir():
+    if Path(source).is_dir() and ferplus.is_own_layout(Path(source)):
+        names = [str(path) for path in ferplus.read_own_layout(Path(source))[1]]
+    elif Path(source).is_dir():
         pictures, others = find_pictures(source)
         names = [str(path) for path in (*others, *(picture.path for picture in pictures))]  # the order of the rows
     kept = [(number, row) for number, row in enumerate(opened.rows) if not isinstance(row, str)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferkit.constants import SHIPPED_MODELS
-from ferkit.flags import add_flags, local_path, override
+from ferkit.flags import add_flags, either, local_path, override
 from ferkit.settings import DatasetPaths, Training, VideoPredictor
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> N
 def add_model_path(parser: Any, training: Training) -> None:
     """Adds the flag that names a saved model; `chosen_model` reads it."""
     help = (
-        f"the model: a file, or {' or '.join(SHIPPED_MODELS)} for one of the included models (default: "
+        f"the model: a file, or {either(SHIPPED_MODELS)} for one of the included models (default: "
         f"{training.save_model_path}, or {next(iter(SHIPPED_MODELS))} while there is none)"
     )
     parser.add_argument("--model_path", "--save_model_path", type=local_path, metavar="PATH", help=help)

@@ -141,7 +141,7 @@ class Network:
     """Which network is trained, and on what input."""
 
     model: str = setting(
-        "B", "the architecture; C has settings of its own, so that other defaults apply"
+        "B", "the architecture; C and D have settings of their own, so that other defaults apply"
     )  # the choices are the names in model.py's ARCHITECTURES
     features: str = setting(
         "landmarks_hog_windows",

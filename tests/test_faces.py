@@ -20,6 +20,9 @@ from ferkit.vision.detection import DETECTORS, find_faces
 from ferkit.vision.drawing import draw_faces, draw_note
 from ferkit.vision.pictures import decode_image, read_image, write_image
 
+# Of two entries, the orientation is a number, and what belongs to another number is a text.
+DAMAGED_EXIF = b"Exif\0\0II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\x13\2\2\0\3\0\0\0abc\0\0\0\0\0"
+
 SEARCHING = [name for name in DETECTORS if name not in ("yunet", "none")]  # YuNet's file is the user's own
 
 
@@ -71,6 +74,14 @@ def test_exif_orientation_is_undone(tmp_path, picture, orientation, quarter_turn
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(picture, quarter_turns)))
     stored.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
     assert_same_picture(read_image(tmp_path / "turned.jpg"), picture, tolerance=6)
+
+
+def test_orientation_beside_damaged_exif_is_undone(tmp_path, picture):
+    """A text where a number belongs: Pillow reads it, but cannot write it."""
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(picture)))
+    stored.save(tmp_path / "turned.jpg", exif=DAMAGED_EXIF, quality=100, subsampling=0)
+    assert_same_picture(read_image(tmp_path / "turned.jpg"), picture, tolerance=6)
+    assert_same_picture(decode_image((tmp_path / "turned.jpg").read_bytes(), ("JPEG",), 10**6), picture, tolerance=6)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA", "RGBA", "P", "CMYK"])

@@ -164,6 +164,21 @@ def test_frozen_body_stays_as_it_is(own_features, small_model, tmp_path, monkeyp
         assert changed == changes if not rate else len(changed) > len(changes) / 2
 
 
+def test_gradients_are_those_of_the_weights_before_the_step():
+    """The gradients of the body need the last layer, which must not be changed before they are computed."""
+    hyperparams = Hyperparams(optimizer="momentum", body_rate=0.3)
+    graph = TrainingGraph(Network("slim", "none", 3), ARCHITECTURES["slim"], hyperparams, None, 0, 10)
+    updates = [operation for operation in graph.graph.get_operations() if operation.type == "ApplyMomentum"]
+    (last,) = [update for update in updates if update.inputs[0].op.name == "network/logits/W"]
+    before, found = [last], set()
+    while before:
+        operation = before.pop()
+        found.add(operation)
+        sources = {*(tensor.op for tensor in operation.inputs), *operation.control_inputs}
+        before += sources - found
+    assert len(updates) > 4 and all(update.inputs[3].op in found for update in updates)
+
+
 @pytest.mark.slow
 def test_interrupted_fine_tuning_goes_on(own_features, small_model, raw_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -114,6 +114,19 @@ def test_csv_is_checked_by_its_rows(drawn_csv, tmp_path, monkeypatch, capsys):
     assert len(review.wrong) + len(review.unclear) == 980
 
 
+def test_faces_of_ferplus_have_their_own_names(tmp_path):
+    """Its folders are splits, not classes: `FER2013Train/fer0000000.png` with the votes in `label.csv`."""
+    for number, (name, label) in enumerate((("FER2013Valid", 1), ("FER2013Train", 3), ("FER2013Train", 0)), 1):
+        path = tmp_path / name / f"fer{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((48, 48), number, np.uint8))
+        votes = [10 * (place == label) for place in range(10)]
+        with (path.parent / "label.csv").open("a") as file:
+            file.write(",".join(map(str, (path.name, *votes))) + "\n")
+    faces = labels.read_faces(tmp_path)
+    assert [Path(name).stem for name in faces.names] == [f"fer{face[0, 0]}" for face in faces.images]
+
+
 def test_what_cannot_be_checked_is_one_line(folder, capsys):
     for flags, fragment in (
         (["--output=labels.txt"], "--output=labels.txt is no page"),

@@ -82,10 +82,9 @@ def test_a_network_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     assert pytorch.validated(training.best, validation)["validation_accuracy"] == best
 
 
-def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path) -> None:
     from ferkit.learning import pytorch
 
-    monkeypatch.setattr(pytorch, "CHECKPOINT_SECONDS", 0.0)
     learn, run = split(96, 0), run_of(ema_decay=0.5, mixup=0.2, keep_prob=0.9)
     whole = pytorch.TorchTraining(run, learn, None, tmp_path / "whole.pt")
     whole.fit()
@@ -93,9 +92,11 @@ def test_a_training_that_was_stopped_equals_one_that_was_not(tmp_path: Path, mon
     def stop(state: State) -> None:
         raise KeyboardInterrupt
 
+    (tmp_path / "state.pt").write_bytes((tmp_path / "whole.pt").read_bytes())  # of an earlier training
     with pytest.raises(KeyboardInterrupt):
         pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt").fit(stop)
     resumed = pytorch.TorchTraining(run, learn, None, tmp_path / "state.pt", resume=True)
+    assert len(resumed.state.history) == 1, "the checkpoint of the first epoch replaces an earlier training's"
     assert [row["epoch"] for row in resumed.fit().history] == [1, 2]
     with pytest.raises(Diverged, match="try a lower --learning_rate"):
         pytorch.TorchTraining(run_of(learning_rate=1e9), learn, None, tmp_path / "diverged.pt").fit()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ferkit.constants import SHIPPED_MODELS
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_yes_no, check_asked, local_path, override
+from ferkit.flags import Parser, add_flags, add_yes_no, check_asked, either, local_path, override
 from ferkit.learning.architecture import Architecture, find_architecture
 from ferkit.learning.starting import Start
 from ferkit.settings import (
@@ -51,7 +51,7 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
     parser = Parser(
         description="Train a network on the converted dataset; evaluate the saved model.",
         epilog="Of a setting, the last of these applies: its value at the top of parameters.py, shown above as the "
-        "default; OWN_SETTINGS there, always for model C, for A and B with --settings=ours or taught; "
+        "default; OWN_SETTINGS there, always for models C and D, for A and B with --settings=ours or taught; "
         "TAUGHT_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the flag. A training begins by "
         "printing those that apply.",
     )
@@ -63,7 +63,7 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
         type=local_path,
         metavar="PATH",
         help="fine-tuning: go on from the weights of a saved model, with the network and the classes that it shares; "
-        f"{' or '.join(SHIPPED_MODELS)} for an included model",
+        f"{either(SHIPPED_MODELS)} for an included model",
     )
     parser.add_argument(
         "--hyperparams", type=local_path, metavar="FILE", help="hyperparameters as optimize_hyperparams.py writes them"

@@ -239,10 +239,13 @@ def minimized(objective: Tensor, hyperparams: Hyperparams, rate: Tensor, step: A
     if hyperparams.body_rate == 1:
         return optimizer(hyperparams, rate).minimize(objective, global_step=step)
     last = tf.trainable_variables(f"{LAST_LAYER}/")
-    body = [weight for weight in tf.trainable_variables() if weight not in set(last)]
-    steps = [optimizer(hyperparams, rate).minimize(objective, global_step=step, var_list=last)]
-    if hyperparams.body_rate:
-        steps.append(optimizer(hyperparams, rate * hyperparams.body_rate).minimize(objective, var_list=body))
+    body = [weight for weight in tf.trainable_variables() if weight not in set(last)] if hyperparams.body_rate else []
+    gradients = tf.gradients(objective, [*last, *body])
+    with tf.control_dependencies(gradients):  # those of the body need the last layer as it was
+        steps = [optimizer(hyperparams, rate).apply_gradients(zip(gradients[: len(last)], last, strict=True), step)]
+        if body:
+            slower = optimizer(hyperparams, rate * hyperparams.body_rate)
+            steps.append(slower.apply_gradients(zip(gradients[len(last) :], body, strict=True)))
     return tf.group(*steps)
 
 

@@ -175,7 +175,8 @@ class TorchTraining:
     def fit(self, after_epoch: Callable[[State], None] | None = None) -> State:
         """Trains the epochs that are left. after_epoch: called after each. Raises Diverged.
 
-        A checkpoint is written after an epoch that ends a minute or more after the last one, and at the end.
+        A checkpoint is written after the first epoch, so that none of an earlier training is left, then after an epoch
+        that ends a minute or more after the last one, and at the end.
         """
         run, done = self.run, len(self.state.history)
         loader = torch.utils.data.DataLoader(
@@ -187,7 +188,7 @@ class TorchTraining:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # otherwise it would draw from the random numbers of the training
         )
-        batches, written = iter(loader), time.perf_counter()
+        batches, written = iter(loader), time.perf_counter() if done else -math.inf
         for epoch in range(done + 1, run.training.epochs + 1):
             row = self._epoch(epoch, batches)
             self.state.history.append(row)
@@ -233,7 +234,8 @@ class TorchTraining:
         hyperparams = self.run.hyperparams
         for group in self.optimizer.param_groups:
             group["lr"] = rate(hyperparams, step, self.run.steps)
-        bfloat16 = self.device.type == "cuda" or uses_bfloat16(self.run.training)
+        automatic = self.device.type == "cuda" and self.run.training.bfloat16 == "auto"
+        bfloat16 = automatic or uses_bfloat16(self.run.training)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             if self.teachers:
                 with torch.no_grad():

@@ -85,6 +85,7 @@ def _decoded(picture: Image.Image) -> Image.Image:
             box = (0, top * rows - first, picture.width, min(bottom * rows - first, strip.height))
             rgb.paste(strip.resize((width, bottom - top), Image.Resampling.BILINEAR, box), (0, top))
     orientation = picture.getexif().get(_ORIENTATION)
+    rgb.info = {}  # Pillow would write other EXIF data anew to turn the picture, and cannot if they are damaged
     if orientation is not None:
         rgb.getexif()[_ORIENTATION] = orientation
     return rgb

@@ -14,6 +14,7 @@ import numpy as np
 from werkzeug.exceptions import HTTPException
 
 from ferkit.errors import UserError
+from ferkit.flags import either
 from ferkit.recognition import Recognizer, as_row
 from ferkit.web import openapi, problems
 from ferkit.web.gate import Gate
@@ -164,7 +165,7 @@ def create_app(
         """The recognizer of the model that the query names, with changed settings."""
         name = flask.request.args.get("model", models.default)
         if name not in models.names:
-            raise Problem(400, f"There is no model '{name}': choose {' or '.join(models.names)}.")
+            raise Problem(400, f"There is no model '{name}': choose {either(models.names)}.")
         return changed(models.recognizer(name), changes)
 
     return app
