@@ -21,7 +21,7 @@ def accuracies(folder: Path) -> dict[str, float]:
     "flags",
     [
         ["--model=slim", "--settings=ours", "--epochs=10"],
-        pytest.param(["--model=A", "--epochs=8"], marks=pytest.mark.slow),
+        pytest.param(["--model=A", "--epochs=16"], marks=pytest.mark.slow),
     ],
     ids=["slim", "Model A"],
 )

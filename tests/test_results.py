@@ -622,7 +622,7 @@ def test_list_and_only_name_rows(tmp_path, monkeypatch, capsys):
     assert reproduce_results.main(["--list", "--only=SVM_*,B_none_*"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
     chosen = [row for row in plan([]) if row.model == "SVM" or (row.model, row.features) == ("B", "none")]
-    assert names == [row.name for row in chosen] and len(names) == 11
+    assert names == [row.name for row in chosen] and len(names) == 15
     for only, unknown in (("D_*", "D_*"), ("", ""), (" ,", ""), ("A_*,,D_*,", "D_*"), ("A_none", "A_none")):
         for action in ([], ["--list"]):
             assert reproduce_results.main([*action, f"--only={only}"]) == 2
