@@ -15,6 +15,7 @@ from ferkit import features, saved_model
 from ferkit.data.dataset import open_dataset
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.errors import UserError
+from ferkit.learning.starting import Start
 from ferkit.recognition import Recognizer
 
 KIND = "lbp+gabor+sift+geometry"
@@ -86,6 +87,14 @@ def test_other_names_are_refused(kind, capsys):
     with pytest.raises(SystemExit):
         train.main(["--train=yes", f"--features={kind}"])
     assert f"argument --features: invalid choice: '{kind}'" in capsys.readouterr().err
+
+
+def test_training_does_not_start_from_a_model_with_words_of_other_faces(folder, model):
+    dataset, start = open_dataset(folder), Start(str(model))
+    start.check(dataset)
+    dataset.manifest["feature_provenance"]["sift"]["learned"] = "of other faces"
+    with pytest.raises(UserError, match="uses sift as learned from its own training faces, and .* has other faces"):
+        start.check(dataset)
 
 
 def test_a_model_of_other_words_is_refused(folder, model, monkeypatch):
