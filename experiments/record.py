@@ -3,6 +3,7 @@
     python -m experiments.record                    # from fer2013_features; a GPU is used if there is one
     python -m experiments.record --list
     python -m experiments.record --labels=ferplus   # the votes of FER+ in place of FER2013's labels
+    python -m experiments.record --evaluate         # what every network reaches, and the teachers together
 
 Needs PyTorch. Every network is chosen on PublicTest, and gets a row in results/record.csv. Its weights go into the work
 folder. A stopped command goes on where it was. At last the student is saved as a model, which needs TensorFlow: without
@@ -17,6 +18,7 @@ if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
 import argparse
 import csv
 import dataclasses
+import hashlib
 import json
 import sys
 import zipfile
@@ -33,7 +35,9 @@ from ferkit.errors import UserError
 from ferkit.files import open_file, whole_file
 from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
 from ferkit.learning.configuration import training_settings
+from ferkit.learning.evaluation import EVALUATED
 from ferkit.learning.run import Run, State, check_engine
+from ferkit.markdown import table
 from ferkit.processes import command
 from ferkit.provenance import commit
 from ferkit.settings import with_values
@@ -106,9 +110,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{planned.name:<10} Model {planned.model}, {planned.epochs} epochs: {'done' if done else 'missing'}")
         return 0
     dataset = open_dataset(override(parameters.DATASET, arguments).folder)
+    if arguments.evaluate:
+        print(evaluation(dataset, labels, work))
+        return 0
     for planned in PLANS[labels]:
-        if not (work / f"{planned.name}.npz").is_file():
-            train(planned, dataset, labels, work, Path(arguments.results or "results"))
+        place = work / f"{planned.name}.npz"
+        if not place.is_file():
+            train(planned, dataset, labels, work)
+        add_row(Path(arguments.results or "results") / "record.csv", read(place).row)
     save_student(dataset, labels, work)
     return 0
 
@@ -120,6 +129,8 @@ def parser() -> argparse.ArgumentParser:
         description="Train several teachers and a student of all of them, with PyTorch; save the student.",
     )
     add_yes_no(parser, "--list", default=False, help="list the networks, and which are trained")
+    help = "print what the trained networks reach, as they would be saved"
+    add_yes_no(parser, "--evaluate", default=False, help=help)
     add_flags(parser, parameters.DATASET, "folder")
     add_flags(parser, parameters.TRAINING, "labels", choices={"labels": PLANS})
     parser.add_argument(
@@ -129,15 +140,17 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(planned: Planned, dataset: Dataset, labels: str, work: Path, results: Path) -> None:
-    """Trains a network of the plan; writes its weights and its row. Raises UserError without PyTorch."""
+def train(planned: Planned, dataset: Dataset, labels: str, work: Path) -> None:
+    """Trains a network of the plan, and writes its weights with its row. Raises UserError without PyTorch."""
     run = planned.run(dataset, labels)
     check_engine(run.training)
     from ferkit.learning import pytorch  # after it is known to be there
 
     learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
     teachers = [trained(name, dataset, labels, work, learn) for name in planned.teachers]
-    checkpoint = work / f"{planned.name}.pt"
+    taught_by = "".join(read(work / f"{name}.npz").digest for name in planned.teachers)
+    suffix = f"-{hashlib.sha256(taught_by.encode()).hexdigest()[:8]}" if taught_by else ""
+    checkpoint = work / f"{planned.name}{suffix}.pt"  # other teachers begin another training
     print(f"Training {planned.name}: {planned.epochs} epochs", flush=True)
     training = pytorch.TorchTraining(run, learn, validation, checkpoint, checkpoint.is_file(), teachers)
     state = training.fit()
@@ -154,7 +167,6 @@ def train(planned: Planned, dataset: Dataset, labels: str, work: Path, results: 
         "commit": commit() or "",
         "public_test": round(state.best["validation_accuracy"], 5),
     }
-    add_row(results / "record.csv", row)
     arrays: dict[str, Any] = {"state": json.dumps(dataclasses.asdict(state)), "row": json.dumps(row)}
     arrays |= {name: array.astype(np.float16) for name, array in pytorch.weights_of(training.best).items()}
     with whole_file(work / f"{planned.name}.npz") as temporary, temporary.open("wb") as file:
@@ -180,6 +192,10 @@ class Trained(NamedTuple):
     state: State
     row: dict[str, Any]
 
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(b"".join(array.tobytes() for array in self.weights.values())).hexdigest()
+
 
 def read(path: Path) -> Trained:
     """The network in a file of the work folder. Raises UserError for any other file."""
@@ -203,6 +219,41 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
         writer = csv.DictWriter(table, [*COLUMNS, "public_test"], lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
+
+
+def evaluation(dataset: Dataset, labels: str, work: Path) -> str:
+    """A table of what every trained network reaches with 8-bit weights, and the teachers together."""
+    from ferkit.learning.graph import inference_flatbuffer
+    from ferkit.learning.scaling import Scaling
+    from ferkit.saved_model import SavedModel
+
+    plan = [planned for planned in PLANS[labels] if (work / f"{planned.name}.npz").is_file()]
+    if not plan:
+        raise UserError(f"no network is trained in {work} yet")
+    labelled = dataset.labelled(labels)
+    learn = labelled.load("Training", "none")
+    scaling = Scaling.of(learn.images, learn.features)
+    facts = {"expressions": list(dataset.expressions), "features": "none", "feature_provenance": {}}
+    splits = {name: labelled.load(name, "none") for name in EVALUATED}
+    answers: dict[str, list[np.ndarray]] = {}
+    for planned in plan:
+        run = planned.run(dataset, labels)
+        found = read(work / f"{planned.name}.npz").weights
+        model = SavedModel(inference_flatbuffer(found, run.network, run.architecture, scaling, quantize=True), facts)
+        answers[planned.name] = [
+            model.predict(split.images, split.features, augmented)
+            for split in splits.values()
+            for augmented in (False, True)
+        ]
+    if teachers := [answers[name] for name in PLANS[labels][-1].teachers if name in answers]:
+        answers["the teachers, averaged"] = [np.mean(views, axis=0) for views in zip(*teachers, strict=True)]
+    truths = [split.labels for split in splits.values() for _ in range(2)]
+    header = ["", *(cell for name in splits for cell in (name, "with test-time augmentation"))]
+    rows = []
+    for name, views in answers.items():
+        right = [(view.argmax(axis=1) == truth).mean() for view, truth in zip(views, truths, strict=True)]
+        rows.append([name, *(f"{share:.1%}" for share in right)])
+    return table(header, rows)
 
 
 def save_student(dataset: Dataset, labels: str, work: Path) -> None:

@@ -248,7 +248,7 @@ class Training:
         choices=LABELS,
     )
     engine: str = setting(
-        "tensorflow", "what computes the training; pytorch: quicker, and on a GPU if there is one", choices=ENGINES
+        "tensorflow", "what computes the training; pytorch: on a GPU if there is one", choices=ENGINES
     )
     epochs: int = setting(13, "passes over the training set", range=at_least(1))
     seed: int = setting(0, "seed of all random numbers; the same seed repeats a training", range=at_least(0, 2**31))

@@ -179,5 +179,9 @@ def test_the_record_trains_teachers_and_a_student_and_saves_it(
     assert model.facts["student"]["seed"] == 0 and (tmp_path / "record_work/fer2013/learning_curve.png").is_file()
     rows = (tmp_path / "results" / "record.csv").read_text().splitlines()
     assert rows[0].startswith("name,labels,model,seed,teachers,") and len(rows) == 4
+    assert record.main([f"--folder={drawn_dataset}", "--evaluate"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    student = next(line for line in lines if line.startswith("| student |"))
+    assert f"{model.facts['validation_accuracy']:.1%}" in student and "| the teachers, averaged |" in "\n".join(lines)
     assert record.main(["--list=yes"]) == 0
     assert capsys.readouterr().out.count("done") == 3

@@ -129,9 +129,14 @@ def check_steps(run: Run) -> None:
 
 
 def uses_bfloat16(training: Training) -> bool:
-    """The setting. "auto" means yes if the CPU has bf16 instructions; without them bf16 is slower than fp32."""
+    """The setting. "auto" means yes on a GPU, and on a CPU with bf16 instructions: others are slower in bf16."""
     if training.bfloat16 != "auto":
         return training.bfloat16 == "yes"
+    if training.engine == "pytorch":
+        import torch  # slow to import, and optional
+
+        if torch.cuda.is_available():
+            return True
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
