@@ -31,7 +31,7 @@ from ferkit.settings import (
 )
 
 FORMAT = 1
-TRAINED = ("epochs", "seed", "bfloat16", "labels")  # the fields of Training that affect a search
+TRAINED = ("epochs", "seed", "bfloat16", "engine", "labels")  # the fields of Training that affect a search
 
 
 # --- the settings of a search ----------------------------------------------------------------------------------------
