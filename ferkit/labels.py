@@ -176,16 +176,20 @@ def write_page(review: Review, faces: Faces, path: str | Path, most: int = 200) 
             'img-src data:">',
             f"<title>Labels to look at</title><style>{_STYLE}</style></head><body>",
             f"<h1>Labels to look at</h1><p>{len(faces.labels)} faces of {len(faces.classes)} classes. Below each face: "
-            "its label, what it rather looks like, and the probabilities of both.</p>",
-            f"<h2>Probably wrong labels: {len(wrong)} of {len(review.wrong)}</h2>",
+            "its label, the likeliest other class, and the probabilities of both.</p>",
+            f"<h2>Probably wrong labels: {_first(len(wrong), len(review.wrong))}</h2>",
             *(_figure(review, faces, place) for place in wrong),
-            f"<h2>The least clear of the others: {len(unclear)}</h2>",
+            f"<h2>The others, the least clear first: {_first(len(unclear), len(review.unclear))}</h2>",
             *(_figure(review, faces, place) for place in unclear),
             "</body></html>",
         ]
     )
     with whole_file(path) as temporary:
         temporary.write_text(page + "\n", encoding="utf-8", errors="replace")  # names that are no text
+
+
+def _first(shown: int, count: int) -> str:
+    return str(count) if shown == count else f"{count}, of which these are {shown}"
 
 
 def write_table(review: Review, faces: Faces, path: str | Path) -> None:

@@ -49,5 +49,6 @@ def chosen_model(arguments: argparse.Namespace, training: Training) -> Path:
     given, path = arguments.model_path, training.save_model_path
     chosen = Path(given) if given is not None else model_to_use(path)
     if given is None and chosen != Path(path):
-        print(f"note: no trained model at {path} yet: using the included model in pretrained/", file=sys.stderr)
+        included = next(iter(SHIPPED_MODELS))
+        print(f"note: no trained model at {path} yet: using the included model {included}", file=sys.stderr)
     return chosen

@@ -205,7 +205,8 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         content = read_bytes(path)
     except FileNotFoundError as error:
         raise UserError(
-            f"no trained model at {path}: run 'python train.py --train=yes', or name another with --model_path"
+            f"no trained model at {path}: run 'python train.py --train=yes', or name another with --model_path "
+            f"(included: {', '.join(SHIPPED_MODELS)})"
         ) from error
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as appendix:

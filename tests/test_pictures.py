@@ -27,7 +27,7 @@ def test_folder_gives_every_picture_and_says_what_it_leaves_out(raw_model, tmp_p
     assert predict.main(["--image", "album", f"--model_path={raw_model}"]) == 0
     output = capsys.readouterr()
     assert output.out.count("Prediction: ") == len(kinds) + 1
-    assert "note: 2 files in album are no pictures by their names: .mp4, .txt" in output.err
+    assert "note: 2 files in album are no pictures by name: .mp4, .txt" in output.err
     assert "note: only the first picture of album/two.gif is read" in output.err
 
 

@@ -52,7 +52,8 @@ def notes(albums: Mapping[str, Sequence[str]]) -> list[str]:
             others = {Path(file).suffix.lower() or "no suffix" for file in {*_files(given)} - {*album}}
             count = len({*_files(given)} - {*album})
             if count:
-                lines.append(f"{count} files in {given} are no pictures by their names: {', '.join(sorted(others))}")
+                left_out = "1 file in {} is no picture" if count == 1 else f"{count} files in {{}} are no pictures"
+                lines.append(f"{left_out.format(given)} by name: {', '.join(sorted(others))}")
         moving = [path for path in album if path.lower().endswith(_ANIMATED_SUFFIXES) and is_animated(path)]
         if moving:
             lines.append(f"only the first picture of {', '.join(moving[:3])}{' …' if moving[3:] else ''} is read")
