@@ -21,7 +21,7 @@ from ferkit.constants import IMAGE_SIZE
 from ferkit.errors import UserError
 from ferkit.flags import Parser, add_flags, add_processes, local_path, override, positive
 from ferkit.processes import command, complain, ended_by_signals
-from ferkit.settings import check
+from ferkit.settings import PREPARING, check
 from parameters import VIDEO_PREDICTOR
 
 
@@ -74,8 +74,7 @@ def parser() -> argparse.ArgumentParser:
         help="width and height of the faces, in pixels; networks see 48, more is for your eyes (default: 48)",
     )
     add_processes(parser)
-    found = ("detector", "detector_model", "detection_confidence", "small_faces", "smallest_face", "margin")
-    add_flags(parser, VIDEO_PREDICTOR, *found)
+    add_flags(parser, VIDEO_PREDICTOR, *PREPARING)
     return parser
 
 

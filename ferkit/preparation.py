@@ -22,11 +22,10 @@ from ferkit.files import check_writable, lock, open_file, real_path, written
 from ferkit.interpreter import use_one_thread
 from ferkit.processes import one_opencv_thread, parallel
 from ferkit.recognition import cut_faces
-from ferkit.settings import VideoPredictor
+from ferkit.settings import PREPARING, VideoPredictor
 from ferkit.vision.pictures import read_image, write_image
 
 RECORD = "prepared.jsonl"
-FINDING = ("detector", "detector_model", "detection_confidence", "small_faces", "smallest_face", "margin")
 
 
 class Result(NamedTuple):
@@ -55,7 +54,7 @@ class Preparation:
         self.pictures = [picture.path.relative_to(self._root).as_posix() for picture in pictures]
         self.others = len(others)
         self._settings, self._size = settings, size
-        self._made_with = {"size": size, **{name: getattr(settings, name) for name in FINDING}}
+        self._made_with = {"size": size, **{name: getattr(settings, name) for name in PREPARING}}
         self.results: dict[str, Result] = {}  # of this run and of those before
         self._resources = contextlib.ExitStack()
         self._record: FileIO

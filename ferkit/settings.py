@@ -344,6 +344,9 @@ class VideoPredictor:
     snapshot_folder: str = setting("snapshots", "where the key 's' saves what the window shows")
 
 
+# The fields of VideoPredictor that decide which faces of a photograph are prepared for training, and how.
+PREPARING = ("detector", "detector_model", "detection_confidence", "small_faces", "smallest_face", "margin")
+
 DAY = 86_400  # seconds
 
 

@@ -93,7 +93,9 @@ def test_training_does_not_start_from_a_model_with_words_of_other_faces(folder, 
     dataset, start = open_dataset(folder), Start(str(model))
     start.check(dataset)
     dataset.manifest["feature_provenance"]["sift"]["learned"] = "of other faces"
-    with pytest.raises(UserError, match="uses sift as learned from its own training faces, and .* has other faces"):
+    with pytest.raises(
+        UserError, match="has other sift than those of .*, because they were learned from other training"
+    ):
         start.check(dataset)
 
 

@@ -173,8 +173,10 @@ def test_killed_training_goes_on_as_if_it_had_not_been(drawn_dataset, uninterrup
 
 def test_ctrl_c_keeps_the_best_finished_epoch(drawn_dataset, tmp_path, capsys):
     def press() -> None:
-        wait_for_epoch(tmp_path, 1)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            wait_for_epoch(tmp_path, 1)
+        finally:  # otherwise the test would train on
+            os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=press)
     watcher.start()

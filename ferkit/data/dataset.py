@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,24 @@ class Dataset:
     def feature_provenance(self, feature: str) -> dict[str, dict[str, Any]]:
         """How the values of a feature were computed: see features.provenance."""
         return {name: self.manifest["feature_provenance"][name] for name in features.parts_of(feature)}
+
+    def check_computed(self, theirs: Mapping[str, Mapping[str, Any]], whose: str, cure: str) -> None:
+        """Raises UserError when the features of the dataset were computed otherwise than `theirs`, those of a model.
+
+        theirs: see `feature_provenance`. whose: words for the model's. cure: what to do besides converting again.
+        """
+        ours = self.manifest["feature_provenance"]
+        different = [name for name in theirs if ours.get(name) != theirs[name]]
+        if learned := [name for name in different if "learned" in theirs[name]]:
+            raise UserError(
+                f"{self.folder} has other {' and '.join(learned)} than {whose}, because they were learned from other "
+                f"training faces: {cure}"
+            )
+        if different:
+            raise UserError(
+                f"{self.folder} has features computed otherwise than {whose} (another landmark predictor?): convert "
+                f"again, or {cure}"
+            )
 
     def check(self, feature: str, output_size: int) -> None:
         """Raises UserError unless the dataset has the parts of `feature` and `output_size` expressions."""

@@ -17,7 +17,6 @@ from ferkit.errors import UserError
 from ferkit.flatbuffer import Flatbuffer
 from ferkit.saved_model import LEAST_PROBABILITY, Calibration
 
-INPUTS = ("images", "features")
 OUTPUT = "probabilities"
 _KINDS = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 _ACTIVATIONS = {schema.ActivationFunctionType.RELU: "relu", schema.ActivationFunctionType.RELU6: "relu6"}
@@ -86,8 +85,7 @@ class _Rebuilding:
 
     def result(self, calibration: Calibration) -> Any:
         for tensor in self.network.inputs:
-            name = next(name for name in INPUTS if name in self.network.name(tensor))
-            self._values[tensor] = self.graph.input(name, self.shape(tensor))
+            self._values[tensor] = self.graph.input(self.network.name(tensor), self.shape(tensor))
         *operators, last = self.network.operators
         if _KINDS[self.network.kind(last)] != "SOFTMAX":
             raise UserError("the network does not end with a softmax: it cannot be exported")

@@ -36,6 +36,7 @@ class Part:
     learn: (training faces (N, 48, 48) uint8) -> a JSON value that `extract` needs, such as a vocabulary. It becomes
     "learned" in the provenance, and prediction takes it from there.
     usual: whether the conversion writes the array unless told otherwise.
+    needs_landmarks: whether `extract` needs the landmark predictor.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +47,7 @@ class Part:
     moved: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     learn: Callable[[np.ndarray], Any] | None = None
     usual: bool = True
+    needs_landmarks: bool = False
 
     @property
     def size(self) -> int:
@@ -74,6 +76,7 @@ PARTS: dict[str, Part] = {
         extract=landmarks.extract,
         provenance=landmarks.provenance,
         moved=landmarks.moved,
+        needs_landmarks=True,
     ),
     "hog_features": Part(
         shape=(hog.FACE_SIZE,),
@@ -111,6 +114,7 @@ PARTS: dict[str, Part] = {
             "frequencies": list(gabor.FREQUENCIES),
             "directions": gabor.DIRECTIONS,
             "bandwidth": gabor.BANDWIDTH,
+            "deviations": gabor.DEVIATIONS,
             "cell": gabor.CELL,
         },
         usual=False,
@@ -132,6 +136,7 @@ PARTS: dict[str, Part] = {
         provenance=lambda path: {"turns": len(geometry.TURNS), **landmarks.provenance(path)},
         moved=geometry.moved,
         usual=False,
+        needs_landmarks=True,
     ),
 }
 

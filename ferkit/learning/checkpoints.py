@@ -46,6 +46,19 @@ def check_same(run: Run, state: State, place: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """While the state in a file is read: raises CannotResume if the file is missing or its contents make no sense."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CannotResume(f"nothing to resume in {path.parent}: leave out --resume=yes") from error
+    except (UserError, OSError, MemoryError):  # not the fault of the saved training
+        raise
+    except Exception as error:  # invalid contents can raise almost any error
+        raise CannotResume(f"{path} is damaged ({in_short(error)}): leave out --resume=yes") from error
+
+
 class Checkpoints:
     """The folder that a training is resumed from: the weights of the last and the best epoch, and the state.
 
@@ -98,16 +111,10 @@ class Checkpoints:
 
     def read(self, run: Run) -> State:
         """The state to resume `run` from. Raises CannotResume if it is missing, damaged or of another training."""
-        try:
+        with damage_told(self.state_path):
             state = State(**json.loads(read_text(self.state_path)))
             epochs = [row["epoch"] for row in (state.best, state.history[-1])]
             whole = isinstance(state.settings, dict) and isinstance(state.log, str)
-        except FileNotFoundError as error:
-            raise CannotResume(f"nothing to resume in {self.folder}: leave out --resume=yes") from error
-        except (UserError, OSError, MemoryError):  # not the fault of the saved training
-            raise
-        except Exception as error:  # invalid contents can raise almost any error
-            raise CannotResume(f"{self.state_path} is damaged ({in_short(error)}): leave out --resume=yes") from error
         if not whole or not all(self.weights(state, epoch).with_suffix(".index").is_file() for epoch in epochs):
             raise CannotResume(f"{self.folder} is missing or damaged in part: leave out --resume=yes")
         check_same(run, state, self.folder)

@@ -60,11 +60,7 @@ def evaluate(model: Classifier, dataset: Dataset, augmented: bool = False) -> di
             f"{', '.join(model.expressions)}: convert those, or train again"
         )
     dataset.check(model.features, len(dataset.expressions))
-    if dataset.feature_provenance(model.features) != model.feature_provenance:
-        raise UserError(
-            f"{dataset.folder} has features computed otherwise than those the model was trained on "
-            "(another landmark predictor?): convert again, or train again"
-        )
+    dataset.check_computed(model.feature_provenance, "those the model was trained on", "train again")
     learned = images_learned_by(model, dataset)
     splits = {}
     for split in EVALUATED:

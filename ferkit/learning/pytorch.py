@@ -28,11 +28,11 @@ from tqdm import tqdm
 from ferkit import features
 from ferkit.constants import IMAGE_SIZE
 from ferkit.data.dataset import Split
-from ferkit.errors import UserError, in_short
+from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.learning.architecture import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, FEATURE_UNITS
-from ferkit.learning.checkpoints import check_same
-from ferkit.learning.run import CannotResume, Diverged, Run, State, log_name, uses_bfloat16
+from ferkit.learning.checkpoints import check_same, damage_told
+from ferkit.learning.run import Diverged, Run, State, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.processes import available_cores
@@ -40,6 +40,7 @@ from ferkit.settings import Hyperparams
 
 VALIDATION_BATCH = 512
 WORKERS = 14  # processes that change faces, at most
+PARTS = ("network", "averaged", "best", "optimizer")  # of a checkpoint
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
 
 
@@ -263,7 +264,7 @@ class TorchTraining:
         return loss.detach(), accuracy
 
     def _write(self) -> None:
-        parts = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "best", "optimizer")}
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # PyTorch's own error does not say that the disk is full
         torch.save({"state": json.dumps(dataclasses.asdict(self.state)), **parts}, content)
@@ -271,18 +272,12 @@ class TorchTraining:
             temporary.write_bytes(content.getbuffer())
 
     def _restore(self) -> None:
-        try:
+        with damage_told(self.checkpoint):
             saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             state = State(**json.loads(saved["state"]))
             check_same(self.run, state, self.checkpoint)
-            for name in ("network", "averaged", "best", "optimizer"):
+            for name in PARTS:
                 getattr(self, name).load_state_dict(saved[name])
-        except FileNotFoundError as error:
-            raise CannotResume(f"nothing to resume in {self.checkpoint}: leave out --resume=yes") from error
-        except (UserError, OSError, MemoryError):  # not the fault of the saved training
-            raise
-        except Exception as error:  # invalid contents can raise almost any error
-            raise CannotResume(f"{self.checkpoint} is damaged ({in_short(error)}): leave out --resume=yes") from error
         self.state = state
 
 
@@ -317,6 +312,7 @@ def best_device() -> torch.device:
 
 
 def device_name() -> str:
+    """The GPU's name, or "CPU"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
@@ -337,12 +333,12 @@ def _optimizer(network: nn.Module, hyperparams: Hyperparams) -> torch.optim.Opti
     kernels = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": hyperparams.weight_decay}, {"params": others}]
-    parameter, rate = hyperparams.optimizer_param, hyperparams.learning_rate
+    parameter, highest = hyperparams.optimizer_param, hyperparams.learning_rate
     if hyperparams.optimizer in ("momentum", "nesterov"):
         nesterov = hyperparams.optimizer == "nesterov"
-        return torch.optim.SGD(groups, rate, momentum=parameter, nesterov=nesterov)
+        return torch.optim.SGD(groups, highest, momentum=parameter, nesterov=nesterov)
     if hyperparams.optimizer == "adam":
-        return torch.optim.Adam(groups, rate, betas=(parameter, 0.999))
+        return torch.optim.Adam(groups, highest, betas=(parameter, 0.999))
     raise UserError(f"PyTorch trains with momentum, nesterov or adam, not {hyperparams.optimizer}")
 
 
@@ -358,7 +354,7 @@ def probabilities(network: nn.Module, images: np.ndarray, vectors: np.ndarray) -
 
 
 def validated(network: nn.Module, split: Split) -> dict[str, float]:
-    """Accuracy and mean negative log-likelihood of the labels."""
+    """Accuracy, 0 to 1, and mean negative log-likelihood, in nats, of the labels of `split`."""
     was = network.training
     answers = probabilities(network.eval(), split.images, split.features)
     network.train(was)

@@ -42,12 +42,7 @@ class Run:
         if not self.hyperparams.teacher_share or not self.hyperparams.teacher:
             return None
         teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
-        ours = self.dataset.feature_provenance(self.network.features)
-        if any(ours[name] != provenance for name, provenance in teacher.feature_provenance.items()):
-            raise UserError(
-                f"{self.dataset.folder} has features computed otherwise than the teacher's (another landmark "
-                "predictor?): convert again, or name another --teacher"
-            )
+        self.dataset.check_computed(teacher.feature_provenance, "the teacher's", "name another --teacher")
         return teacher
 
     @property

@@ -51,17 +51,7 @@ class Start:
 
     def check(self, dataset: Dataset) -> None:
         """Raises UserError when the features of the dataset were computed otherwise than those of the saved model."""
-        ours, theirs = dataset.feature_provenance(self.network.features), self._feature_provenance
-        if learned := [name for name in theirs if "learned" in theirs[name] and ours.get(name) != theirs[name]]:
-            raise UserError(
-                f"{self.path} uses {' and '.join(learned)} as learned from its own training faces, and "
-                f"{dataset.folder} has other faces: name another --start_from"
-            )
-        if ours != theirs:
-            raise UserError(
-                f"{dataset.folder} has features computed otherwise than those of {self.path} (another landmark "
-                "predictor?): convert again, or name another --start_from"
-            )
+        dataset.check_computed(self._feature_provenance, f"those of {self.path}", "name another --start_from")
 
     def scaling(self, own: Scaling | None) -> Scaling | None:
         """The scaling with which the network gives the same answers. own: that of the new training set.

@@ -116,18 +116,21 @@ def _train_in_pytorch(
         if after_epoch is not None:
             after_epoch(state)
 
+    def keep_best() -> None:
+        weights = pytorch.weights_of(training.best)
+        save(run, training.state, weights, training.scaling, validation, training.frequencies)
+
     training = pytorch.TorchTraining(run, learn, validation, checkpoints.folder / "pytorch.pt", resume)
     announce(run, learn, validation, training.state)
     try:
         training.fit(finished)
     except (KeyboardInterrupt, Diverged):
-        if not (training.state.history and run.training.save_model):
-            raise
-        print(f"\nStopped: keeping the best of the {len(training.state.history)} finished epochs", file=sys.stderr)
-        save(run, training.state, pytorch.weights_of(training.best), training.scaling, validation, training.frequencies)
+        if training.state.history and run.training.save_model:
+            print(f"\nStopped: keeping the best of the {len(training.state.history)} finished epochs", file=sys.stderr)
+            keep_best()
         raise
     if run.training.save_model:
-        save(run, training.state, pytorch.weights_of(training.best), training.scaling, validation, training.frequencies)
+        keep_best()
     return training.state
 
 
