@@ -109,7 +109,7 @@ def measure_file(recognizer: Recognizer, settings, source: str, output: Path) ->
         live = Live(recognizer, settings, reader)
         live.recorder = recorder
         watch.watch(reader, "take", "read")
-        watch.watch(recognizer, "find", "detect")
+        watch.watch(recognition, "find_faces", "detect")
         watch.watch(recognition, "crop_face", "crop")
         watch.watch(recognizer, "features_of", "features")
         watch.watch(recognizer.model, "predict", "network")
@@ -121,7 +121,7 @@ def measure_file(recognizer: Recognizer, settings, source: str, output: Path) ->
         seconds = time.perf_counter() - started
     print(live.summary())
     print(watch.table(count, seconds))
-    for owner, method in ((recognizer, "find"), (recognizer, "features_of"), (recognizer.model, "predict")):
+    for owner, method in ((recognizer, "features_of"), (recognizer.model, "predict")):
         delattr(owner, method)  # restores the method of the class
 
 
