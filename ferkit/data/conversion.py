@@ -81,7 +81,7 @@ def convert(
     votes = ferplus.read_own_layout(Path(source))[0] if own_layout else None
     if ferplus_path is not None:
         votes = read_joinable(ferplus_path, source)
-    if any(features.PARTS[name].needs_landmarks for name in arrays):
+    if any(name in features.PARTS and features.PARTS[name].needs_landmarks for name in arrays):
         landmarks.load_shape_predictor(shape_predictor_path)  # first, as it may be missing; forked processes share it
     opened = fer2013.open_source(source, labels_map)
     labels = opened.labels if labels is None else labels
