@@ -180,7 +180,10 @@ class Hyperparams:
     label_smoothing: float = setting(
         0.0, "share of a label that is spread evenly over all expressions", range=at_least(0, 1)
     )
-    teacher: str = setting(TEACHER, "knowledge distillation: a saved model to learn from")
+    teacher: str = setting(
+        TEACHER,
+        "knowledge distillation: the saved models to learn from, or short names of included ones: ferplus,x.bin",
+    )
     teacher_share: float = setting(
         0.0, "knowledge distillation: share of a label that is the teacher's probabilities; 0: none", range=Range(0, 1)
     )

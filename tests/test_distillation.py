@@ -13,7 +13,7 @@ from ferkit import interpreter, saved_model
 from ferkit.constants import EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
-from ferkit.learning.distillation import Teacher, find_teacher
+from ferkit.learning.distillation import Teacher, Teachers, find_teacher
 from ferkit.learning.run import CannotResume, Run
 from ferkit.learning.training import batches, train
 from ferkit.search import mongo
@@ -75,6 +75,38 @@ def test_batches_ask_the_teacher_of_the_changed_faces(small_model, drawn_dataset
     np.testing.assert_allclose(taught, said, atol=1e-4)
     assert (batch.images != next(batches(replace(run, augmentation=Augmentation()), learn, 1))[0].images).any()
     assert next(batches(replace(run, hyperparams=QUICK), learn, epoch=1))[1] is None
+
+
+def test_teacher_sees_the_clear_face_of_what_is_learned(small_model, drawn_dataset):
+    degrading = replace(CHANGES, contrast=0.3, blur=1.0, darkness=1.0, erasing=1.0)
+    learned, asked = (
+        run_on(drawn_dataset, taught_by(small_model), augmentation=changes) for changes in (degrading, CHANGES)
+    )
+    asked = replace(asked, augmentation=replace(CHANGES, contrast=0.3))
+    learn = learned.dataset.load("Training", "landmarks")
+    batch, taught = next(batches(learned, learn, epoch=1))
+    clear, said = next(batches(asked, learn, epoch=1))
+    np.testing.assert_array_equal(taught, said)
+    assert np.abs(batch.images.astype(int) - clear.images).mean() > 10
+
+
+def test_several_teachers_are_averaged_as_if_they_had_learned_the_same_labels(raw_model, drawn_dataset, tmp_path):
+    faces = open_dataset(drawn_dataset).load("PublicTest", "none")
+    trained, shares = saved_model.load(raw_model), ([0.4] + [0.1] * 6, [0.05, 0.35] + [0.12] * 5)
+    paths = [tmp_path / "first.bin", tmp_path / "second.bin"]
+    for path, own in zip(paths, shares, strict=True):
+        saved_model.save(path, trained.flatbuffer, {**trained.facts, "frequencies": own, "temperature": 1.0})
+    teachers = Teachers(f"{paths[0]}, {paths[1]}", EMOTIONS, "none")
+    asked = teachers.probabilities(faces.images, faces.features, np.full(7, 1 / 7))
+    said = saved_model.load(paths[0]).predict(faces.images, faces.features)
+    expected = [said / own / (said / own).sum(axis=1, keepdims=True) for own in shares]
+    np.testing.assert_allclose(asked, np.mean(expected, axis=0), atol=1e-4)
+    digest = trained.facts["network_sha256"]
+    assert [facts["teacher_sha256"] for facts in teachers.facts["teachers"]] == [digest, digest]
+    np.testing.assert_array_equal(
+        Teachers(str(raw_model), EMOTIONS, "none").probabilities(faces.images, faces.features),
+        Teacher(str(raw_model), EMOTIONS, "none").probabilities(faces.images, faces.features),
+    )
 
 
 def test_memory_is_laid_out_once_for_batches_of_any_size(small_model, drawn_dataset, monkeypatch):
@@ -160,6 +192,7 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
 def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_teacher("pretrained/saved_model.bin") == str(ROOT / "pretrained" / "saved_model.bin")
+    assert find_teacher("ferplus") == str(ROOT / "pretrained" / "ferplus" / "saved_model.bin")
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "saved_model.bin").write_text("one's own")
     assert find_teacher("pretrained/saved_model.bin") == "pretrained/saved_model.bin"

@@ -52,8 +52,8 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
         description="Train a network on the converted dataset; evaluate the saved model.",
         epilog="Of a setting, the last of these applies: its value at the top of parameters.py, shown above as the "
         "default; OWN_SETTINGS there, always for models C to E, for A and B with --settings=ours, taught or "
-        "longer; TAUGHT_SETTINGS or LONGER_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the flag. A training begins by "
-        "printing those that apply.",
+        "longer; TAUGHT_SETTINGS or LONGER_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the "
+        "flag. A training begins by printing those that apply.",
     )
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")

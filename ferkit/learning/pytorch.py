@@ -138,9 +138,9 @@ class TorchNetwork(nn.Module):
 class TorchTraining:
     """A training in PyTorch: `fit` runs the epochs that are left, `best` is the network of the best epoch so far.
 
-    teachers: their mean probabilities of the same changed faces make up the share `teacher_share` of what is learned,
-    like those of the run's own teacher. checkpoint: the file that a stopped training goes on from, with `resume`.
-    Raises CannotResume when that is missing, damaged or of another training.
+    teachers: their mean probabilities of the same moved faces make up the share `teacher_share` of what is learned,
+    like those of the run's own teachers: see distillation. checkpoint: the file that a stopped training goes on from,
+    with `resume`. Raises CannotResume when that is missing, damaged or of another training.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class TorchTraining:
         """
         run, done = self.run, len(self.state.history)
         loader = torch.utils.data.DataLoader(
-            _Steps(run, self.learn),
+            _Steps(run, self.learn, taught=bool(self.teachers) or run.teacher is not None),
             batch_size=None,
             sampler=range(done * run.steps_per_epoch, run.steps),
             num_workers=1 if self.device.type == "cpu" else min(WORKERS, available_cores()),
@@ -209,11 +209,12 @@ class TorchTraining:
         loss = right = torch.zeros((), device=self.device)
         name = f"Epoch {epoch}/{run.training.epochs}"
         for place in tqdm(range(run.steps_per_epoch), desc=name, unit="step", leave=False):
-            images, vectors, targets, labels = next(batches)
+            images, vectors, targets, labels, *clear = next(batches)
             if run.teacher:
-                taught = torch.from_numpy(run.teacher.probabilities(images.numpy(), vectors.numpy()))
+                faces, values = (part.numpy() for part in clear)
+                taught = torch.from_numpy(run.teacher.probabilities(faces, values, self.frequencies))
                 targets = targets + run.hyperparams.teacher_share * (taught - targets)
-            batch = (part.to(self.device, non_blocking=True) for part in (images, vectors, targets, labels))
+            batch = (part.to(self.device, non_blocking=True) for part in (images, vectors, targets, labels, *clear))
             one, hits = self._step((epoch - 1) * run.steps_per_epoch + place, *batch)
             loss, right = loss + one, right + hits
         row = {"epoch": epoch, "loss": float(loss) / run.steps_per_epoch}
@@ -229,9 +230,15 @@ class TorchTraining:
         return {**row, "seconds": time.perf_counter() - started}
 
     def _step(
-        self, step: int, images: torch.Tensor, vectors: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor
+        self,
+        step: int,
+        images: torch.Tensor,
+        vectors: torch.Tensor,
+        targets: torch.Tensor,
+        labels: torch.Tensor,
+        *clear: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimizer; returns the loss and the accuracy."""
+        """One step of the optimizer; returns the loss and the accuracy. clear: images and vectors for the teachers."""
         hyperparams = self.run.hyperparams
         for group in self.optimizer.param_groups:
             group["lr"] = rate(hyperparams, step, self.run.steps)
@@ -240,7 +247,7 @@ class TorchTraining:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             if self.teachers:
                 with torch.no_grad():
-                    taught = torch.stack([teacher(images, vectors).softmax(1) for teacher in self.teachers]).mean(0)
+                    taught = torch.stack([teacher(*clear).softmax(1) for teacher in self.teachers]).mean(0)
                 targets = targets + hyperparams.teacher_share * (taught - targets)
             if hyperparams.mixup:
                 random = np.random.default_rng((self.run.training.seed, step, 999))
@@ -282,10 +289,13 @@ class TorchTraining:
 
 
 class _Steps(torch.utils.data.Dataset):
-    """The batches of a training by their step: changed faces, their features, and what is to be learned of them."""
+    """The batches of a training by their step: changed faces, their features, and what is to be learned of them.
 
-    def __init__(self, run: Run, learn: Split) -> None:
-        self.run, self.learn = run, learn
+    taught: also the clear faces and their features, for a teacher.
+    """
+
+    def __init__(self, run: Run, learn: Split, taught: bool) -> None:
+        self.run, self.learn, self.taught = run, learn, taught
         self.rows = functools.lru_cache(2)(
             lambda epoch: shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
         )
@@ -298,11 +308,15 @@ class _Steps(torch.utils.data.Dataset):
 
         cv2.setNumThreads(0)  # there is a process for each core already
         epoch, place = step // self.run.steps_per_epoch + 1, step % self.run.steps_per_epoch
-        faces = changed_batch(self.run, self.learn.take(self.rows(epoch)[place]), epoch, place)
+        chosen = self.learn.take(self.rows(epoch)[place])
+        faces = changed_batch(self.run, chosen, epoch, place)
         classes, smoothing = self.run.network.output_size, self.run.hyperparams.label_smoothing
         labels = np.eye(classes, dtype=np.float32)[faces.labels]
         targets = (labels if faces.targets is None else faces.targets) * (1 - smoothing) + smoothing / classes
-        arrays = faces.images, faces.features, targets.astype(np.float32), labels
+        arrays = [faces.images, faces.features, targets.astype(np.float32), labels]
+        if self.taught:
+            clear = changed_batch(self.run, chosen, epoch, place, clear=True)
+            arrays += [clear.images, clear.features]
         return tuple(torch.from_numpy(array) for array in arrays)
 
 

@@ -5,12 +5,16 @@ faces = changed_batch(run, learn.take(rows[0]), epoch=1, step=0)
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from ferkit.data.dataset import Split
 from ferkit.learning.augmentation import augment
 from ferkit.learning.run import Run
+
+# Augmentation that leaves a face clear. These changes are drawn last, so that the others stay the same without them.
+CLEAR: dict[str, Any] = {"blur": 0.0, "jpeg": 0.0, "darkness": 0.0, "erasing": 0.0}
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -20,12 +24,16 @@ def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list
     return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
 
 
-def changed_batch(run: Run, faces: Split, epoch: int, step: int) -> Split:
-    """The faces of a step, randomly changed. The changes depend only on the seed, the epoch and the step."""
+def changed_batch(run: Run, faces: Split, epoch: int, step: int, clear: bool = False) -> Split:
+    """The faces of a step, randomly changed. The changes depend only on the seed, the epoch and the step.
+
+    clear: neither degraded nor partly erased, for a teacher; otherwise the same.
+    """
     random = np.random.default_rng((run.training.seed, epoch, step))
     feature = run.network.features
     known = run.dataset.feature_provenance(feature)
-    images, vectors = augment(faces.images, faces.features, feature, run.augmentation, random, known)
+    changes = dataclasses.replace(run.augmentation, **CLEAR) if clear else run.augmentation
+    images, vectors = augment(faces.images, faces.features, feature, changes, random, known)
     return dataclasses.replace(faces, images=images, features=vectors)
 
 

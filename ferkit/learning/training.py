@@ -24,7 +24,7 @@ from ferkit.flags import shown
 from ferkit.learning import plots
 from ferkit.learning.calibration import best_temperature
 from ferkit.learning.checkpoints import Checkpoints
-from ferkit.learning.distillation import find_teacher
+from ferkit.learning.distillation import find_teacher, paths_of
 from ferkit.learning.run import Diverged, Run, State, check_engine, check_steps, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
 from ferkit.learning.scaling import Scaling
@@ -53,7 +53,8 @@ def check_places(training: Training) -> None:
 def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
     """Raises UserError when the saved model would replace its teacher: a resumed training needs the teacher again."""
     if hyperparams.teacher_share > 0:
-        _check_kept(Path(find_teacher(hyperparams.teacher)), "the teacher", training)
+        for path in paths_of(hyperparams.teacher):
+            _check_kept(Path(find_teacher(path)), "the teacher", training)
 
 
 def check_start(start: Start, training: Training) -> None:
@@ -245,16 +246,20 @@ def train_epoch(
 
 
 def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndarray | None]]:
-    """The randomly changed faces of each step, and the teacher's probabilities if there is a teacher.
+    """The randomly changed faces of each step, and the probabilities of the teachers if there are any.
 
     A thread prepares each batch during the previous step. The batches depend only on the seed and the epoch.
     """
     rows = shuffled_batches(len(learn), run.hyperparams.batch_size, run.training.seed, epoch)
+    shares = frequencies(learn, run.network.output_size)
 
     def batch(step: int) -> tuple[Split, np.ndarray | None]:
-        faces = changed_batch(run, learn.take(rows[step]), epoch, step)
-        taught = run.teacher.probabilities(faces.images, faces.features) if run.teacher else None
-        return faces, taught
+        chosen = learn.take(rows[step])
+        faces = changed_batch(run, chosen, epoch, step)
+        if run.teacher is None:
+            return faces, None
+        clear = changed_batch(run, chosen, epoch, step, clear=True)
+        return faces, run.teacher.probabilities(clear.images, clear.features, shares)
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, 0)
