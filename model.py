@@ -48,19 +48,9 @@ def model_c(layers: "Layers", faces: "Tensor") -> "Tensor":
 
 def model_d(layers: "Layers", faces: "Tensor") -> "Tensor":
     """Model D of this project: ten convolutions of 3×3, the first two at full size, then global average pooling."""
-    return with_global_pooling(layers, faces, (64, 2), (128, 2), (256, 3), (512, 3))
-
-
-def model_e(layers: "Layers", faces: "Tensor") -> "Tensor":
-    """Model E of this project: Model D with one convolution less, so that two of them fit into one small file."""
-    return with_global_pooling(layers, faces, (64, 2), (128, 2), (256, 3), (512, 2))
-
-
-def with_global_pooling(layers: "Layers", faces: "Tensor", *stages: tuple[int, int]) -> "Tensor":
-    """Stages of 3×3 convolutions (filters, count) with max pooling between them, then global average pooling."""
-    for number, (filters, count) in enumerate(stages, 1):
-        for place in range(1, count + 1):
-            faces = layers.convolution(faces, filters, 3, pooled=place == count and number < len(stages))
+    for filters, count, pooled in ((64, 2, True), (128, 2, True), (256, 3, True), (512, 3, False)):
+        for place in range(count):
+            faces = layers.convolution(faces, filters, 3, pooled=pooled and place == count - 1)
     return layers.dropout(layers.global_average_pooling(faces))
 
 
@@ -83,5 +73,4 @@ ARCHITECTURES = {
     "B": Architecture(model_b, joint=128, published=True),
     "C": Architecture(model_c, joint=128),
     "D": Architecture(model_d, joint=128),
-    "E": Architecture(model_e, joint=128),
 }

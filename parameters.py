@@ -26,7 +26,7 @@ DATASET = DatasetPaths(
 )
 
 NETWORK = Network(
-    model="B",  # A, B, C, D or E: see model.py
+    model="B",  # A, B, C or D: see model.py
     features="landmarks_hog_windows",  # or none, landmarks, landmarks+lbp, …: see docs/train.md
     output_size=7,  # number of expressions
     standardize=False,
@@ -69,7 +69,7 @@ AUGMENTATION = Augmentation(  # the published experiments had none
 )
 
 TRAINING = Training(
-    settings="published",  # ours: OWN_SETTINGS below; taught, longer: those too
+    settings="published",  # ours: OWN_SETTINGS below; taught: TAUGHT_SETTINGS too
     labels="fer2013",  # or ferplus, ferplus8: needs a conversion with --ferplus
     engine="tensorflow",  # or pytorch, which can use a GPU: pip install torch
     epochs=13,
@@ -150,7 +150,7 @@ A_AND_B = {  # the same settings for all inputs, so that the comparison does not
     "epochs": 30,
 }
 
-C_TO_E: dict[str, Any] = {
+C_AND_D: dict[str, Any] = {
     "settings": "ours",
     "features": "none",
     "standardize": True,
@@ -175,34 +175,17 @@ C_TO_E: dict[str, Any] = {
     "quantize": True,
 }
 
-# Settings that replace those above: always for C, D and E; with settings other than "published" for A and B. Flags
-# override them.
+# Settings that replace those above: always for C and D; with settings="ours" or "taught" for A and B. Flags override
+# them.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "A": A_AND_B,
     "B": A_AND_B,
-    "C": C_TO_E,
-    "D": C_TO_E,
-    "E": C_TO_E,
+    "C": C_AND_D,
+    "D": C_AND_D,
 }
 
 # Further settings of A and B with settings="taught", to learn from the included model fer2013.
 TAUGHT_SETTINGS: dict[str, Any] = {"teacher_share": 0.7, "keep_prob": 0.6}
-
-# Further settings of A and B with settings="longer": the recipe of Model C in larger batches, best with a GPU.
-LONGER_SETTINGS: dict[str, Any] = {
-    "engine": "pytorch",
-    "optimizer": "nesterov",
-    "learning_rate": 0.05,
-    "weight_decay": 5e-4,
-    "ema_decay": 0.998,
-    "batch_size": 256,
-    "zoom": 0.15,
-    "rotation": 15.0,
-    "contrast": 0.3,
-    "brightness": 0.1,
-    "erasing": 0.5,
-    "epochs": 80,
-}
 
 # Further settings of every model with --start_from: benchmarks/benchmark_fine_tuning.py compares some.
 FINE_TUNING: dict[str, Any] = {

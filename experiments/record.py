@@ -88,17 +88,14 @@ def teachers_of_model_d(seeds: Sequence[int], epochs: int) -> tuple[Planned, ...
     return tuple(Planned(f"teacher-{seed}", "D", seed, epochs) for seed in seeds)
 
 
-def with_students(
-    teachers: tuple[Planned, ...], model: str, seeds: Sequence[int], epochs: int, share: float
-) -> tuple[Planned, ...]:
+def with_student(teachers: tuple[Planned, ...], model: str, epochs: int, share: float) -> tuple[Planned, ...]:
     names = tuple(teacher.name for teacher in teachers)
-    students = (Planned(f"student-{seed}", model, seed, epochs, names, {"teacher_share": share}) for seed in seeds)
-    return (*teachers, *students)
+    return (*teachers, Planned("student", model, 0, epochs, names, {"teacher_share": share}))
 
 
-PLANS = {  # by the labels; the students are saved
-    "fer2013": with_students(teachers_of_model_d((1, 2, 3, 4), 70), "E", (11, 12), 110, share=0.8),
-    "ferplus": with_students(teachers_of_model_d((1, 2, 3), 40), "C", (11,), 80, share=0.5),
+PLANS = {  # by the labels; the student is the last
+    "fer2013": with_student(teachers_of_model_d((1, 2, 3), 55), "D", 90, share=0.8),
+    "ferplus": with_student(teachers_of_model_d((1, 2), 30), "C", 50, share=0.5),
 }
 
 

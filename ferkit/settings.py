@@ -21,7 +21,7 @@ from ferkit.constants import EMOTIONS, SHAPE_PREDICTOR, TEACHER
 from ferkit.errors import UserError
 from ferkit.files import read_text
 
-SOURCES_OF_SETTINGS = ("published", "ours", "taught", "longer")
+SOURCES_OF_SETTINGS = ("published", "ours", "taught")
 STOP_RULES = ("no", "median", "halving")  # which trials of a search are stopped early
 LABELS = ("fer2013", "ferplus", "ferplus8")  # FER2013's own; FER+'s votes; these with an eighth expression, Contempt
 OPTIMIZERS = ("momentum", "nesterov", "adam", "rmsprop", "adagrad", "adadelta")
@@ -242,7 +242,7 @@ class Training:
     settings: str = setting(
         "published",
         "published: parameters.py as it is; ours: also OWN_SETTINGS of the model; taught: also TAUGHT_SETTINGS "
-        "(knowledge distillation); longer: also LONGER_SETTINGS",
+        "(knowledge distillation)",
         choices=SOURCES_OF_SETTINGS,
     )
     labels: str = setting(
@@ -396,7 +396,6 @@ class Parameters(Protocol):
     OPTIMIZER: Optimizer
     OWN_SETTINGS: dict[str, dict[str, Any]]
     TAUGHT_SETTINGS: dict[str, Any]
-    LONGER_SETTINGS: dict[str, Any]
     FINE_TUNING: dict[str, Any]
 
 

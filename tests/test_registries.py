@@ -130,4 +130,4 @@ def test_a_name_that_parameters_py_misspells_is_one_line(monkeypatch, tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parameters, "NETWORK", parameters.Network(model="X"))
     assert train.main(["--train=yes"]) == 2
-    assert capsys.readouterr().err == "error: there is no Model X: model.py has A, B, C, D, E, slim\n"
+    assert capsys.readouterr().err == "error: there is no Model X: model.py has A, B, C, D, slim\n"

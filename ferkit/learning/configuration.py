@@ -1,7 +1,7 @@
 """The settings of a training, collected from parameters.py, a file of hyperparameters, and the flags.
 
-Later sources override earlier ones: the general settings of parameters.py, then its OWN_SETTINGS (and TAUGHT_SETTINGS
-or LONGER_SETTINGS) where they apply, then the file given with --hyperparams, then the flags.
+Later sources override earlier ones: the general settings of parameters.py, then its OWN_SETTINGS (and TAUGHT_SETTINGS)
+where they apply, then the file given with --hyperparams, then the flags.
 """
 
 import argparse
@@ -51,9 +51,9 @@ def training_parser(parameters: Parameters, architectures: Mapping[str, Architec
     parser = Parser(
         description="Train a network on the converted dataset; evaluate the saved model.",
         epilog="Of a setting, the last of these applies: its value at the top of parameters.py, shown above as the "
-        "default; OWN_SETTINGS there, always for models C to E, for A and B with --settings=ours, taught or "
-        "longer; TAUGHT_SETTINGS or LONGER_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the "
-        "flag. A training begins by printing those that apply.",
+        "default; OWN_SETTINGS there, always for models C and D, for A and B with --settings=ours or taught; "
+        "TAUGHT_SETTINGS; FINE_TUNING, with --start_from; the file of --hyperparams; the flag. A training begins by "
+        "printing those that apply.",
     )
     add_yes_no(parser, "--train", default=False, help="train")
     add_yes_no(parser, "--evaluate", default=False, help="evaluate the saved model")
@@ -130,9 +130,8 @@ def own_settings(
     if model not in parameters.OWN_SETTINGS:
         raise UserError(f"Model {model} has no settings of its own: add '{model}' to OWN_SETTINGS in parameters.py")
     own = {f"OWN_SETTINGS of Model {model}": parameters.OWN_SETTINGS[model]}
-    if whose in ("taught", "longer"):
-        source = f"{whose.upper()}_SETTINGS"
-        own[source] = getattr(parameters, source)
+    if whose == "taught":
+        own["TAUGHT_SETTINGS"] = parameters.TAUGHT_SETTINGS
     for source, values in own.items():
         if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
             raise UserError(f'{source} in parameters.py must look like {{"learning_rate": 0.01}}')
