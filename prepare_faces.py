@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     with bar.external_write_mode(sys.stderr):
                         complain(result.note, "error" if result.faces < 0 else "note")
         results = [preparation.results[name] for name in preparation.pictures]
+        orphans = preparation.orphans
     faces = sum(result.face is not None for result in results)
     print(f"Faces in {arguments.output}: {faces} of {len(results)} photographs")
     reasons = {
@@ -56,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason, count in reasons.items():
         if count:
             print(f"  {reason}: {count}")
+    if orphans:
+        complain(
+            f"faces of photographs that are gone, to be deleted if unwanted: {len(orphans)}, {orphans[0]} first", "note"
+        )
     return 2 if unreadable else 0 if faces else 1
 
 

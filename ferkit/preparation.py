@@ -81,8 +81,20 @@ class Preparation:
 
     @property
     def left(self) -> list[str]:
-        """The photographs that are still to be prepared, also those whose face was deleted or that were unreadable."""
+        """The photographs that are still to be prepared.
+
+        Also those that were unreadable, that were changed since, and whose face was deleted.
+        """
         return [name for name in self.pictures if not self._is_done(name)]
+
+    @property
+    def orphans(self) -> list[Path]:
+        """The faces of photographs that are not among these any more, for example of those in another class now."""
+        known = set(self.pictures)
+        faces = [
+            self.output / result.face for result in self.results.values() if result.face and result.picture not in known
+        ]
+        return sorted(face for face in faces if face.exists())
 
     def run(self, processes: int = 1) -> Iterator[Result]:
         """Prepares the photographs that are left, in their order."""
@@ -97,7 +109,10 @@ class Preparation:
         result = self.results.get(name)
         if result is None or result.face is None:
             return result is not None and result.faces == 0
-        return (self.output / result.face).exists()
+        try:
+            return (self._root / name).stat().st_mtime_ns <= (self.output / result.face).stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
 
     def _append(self, line: dict[str, Any]) -> None:
         with written(self.output / RECORD):

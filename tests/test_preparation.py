@@ -97,6 +97,22 @@ def test_second_run_does_only_what_is_left(photos, capsys):
     assert changed == {"smirk/one.jpg.png", "wink/cut.jpg.png"}
 
 
+def test_changed_and_moved_photographs_are_noticed(photos, capsys):
+    prepare()
+    before = Path("faces/smirk/one.jpg.png").read_bytes()
+    os.replace(photos / "smirk/one.png", photos / "wink/one.png")
+    capsys.readouterr()
+    cv2.imwrite(str(photos / "smirk/one.jpg"), cv2.imread(str(PORTRAIT))[:, ::-1])
+    prepare()
+    assert Path("faces/smirk/one.jpg.png").read_bytes() != before, "the photograph was changed"
+    gone = "faces/smirk/one.png.png"
+    assert f"faces of photographs that are gone, to be deleted if unwanted: 1, {gone} first" in capsys.readouterr().err
+    assert "wink/one.png.png" in written()
+    Path(gone).unlink()
+    prepare()
+    assert "gone" not in capsys.readouterr().err
+
+
 def test_larger_faces_and_splits_keep_their_layout(photos):
     Path("album/set/train").mkdir(parents=True)  # within a folder of its own
     Path("album/set/test").mkdir()
