@@ -16,23 +16,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ferkit.constants import SHIPPED_MODELS
+from ferkit.errors import UserError
 from ferkit.flags import Parser, add_flags, local_path, override, positive
 from ferkit.model_flags import add_model_path, chosen_model
 from ferkit.processes import command
 from ferkit.settings import check
 from parameters import TRAINING, VIDEO_PREDICTOR
 
+DEFAULT = next(iter(SHIPPED_MODELS))
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from ferkit import saved_model  # here, so that a missing package gives a one-line error
+    from ferkit.ensemble import paths_of
     from ferkit.export import check_output, export
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
     check_output(arguments.format, arguments.output)
-    model = saved_model.load(chosen_model(arguments, TRAINING))
+    chosen = chosen_model(arguments, TRAINING, DEFAULT)
+    if len(paths_of(chosen)) > 1:
+        raise UserError(f"{chosen} are several models: export one at a time")
+    model = saved_model.load(chosen)
     export(model, arguments.format, arguments.output, arguments.batch, settings.balance)
     path = Path(arguments.output)
     size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
@@ -48,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=local_path, required=True, metavar="PATH", help="the file, or the folder")
     help = "number of faces in one run (default: any, and 1 for tflite)"
     parser.add_argument("--batch", type=positive, metavar="N", help=help)
-    add_model_path(parser, TRAINING)
+    add_model_path(parser, TRAINING, DEFAULT)
     add_flags(parser, VIDEO_PREDICTOR, "balance")
     return parser
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser()
     arguments = flags.parse_args(argv)
     from data_loader import open_dataset  # here, so that a missing package gives a one-line error
-    from ferkit import saved_model
+    from ferkit import ensemble
     from ferkit.learning import evaluation, training
     from ferkit.learning.architecture import find_architecture
     from ferkit.learning.configuration import training_settings
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         training.train(Run(dataset, architecture, *settings, start), resume=arguments.resume)
     if arguments.evaluate:
         path = Path(settings.training.save_model_path)
-        model = saved_model.load(path)
+        model = ensemble.load(path)
         check_asked(path, model.facts["network"], arguments, "model", "features")
         evaluation.evaluate_and_write(model, dataset, path.parent, arguments.test_time_augmentation)
     return 0

@@ -38,7 +38,7 @@ from ferkit.data.drawn_faces import write_csv
 from ferkit.errors import UserError
 from ferkit.files import lock, read_text, real_path, whole_file
 from ferkit.learning.configuration import TrainingSettings, training_parser, training_settings
-from ferkit.learning.distillation import Teachers
+from ferkit.learning.distillation import Teacher
 from ferkit.learning.evaluation import EVALUATED, Classifier
 from ferkit.learning.run import CannotResume, Diverged
 from ferkit.markdown import filled
@@ -258,7 +258,7 @@ def row_settings(
     }
     if hyperparams.teacher_share:
         expressions = [EMOTIONS[label] for label in row.expressions]
-        settings["teacher"] = Teachers(hyperparams.teacher, expressions, row.features).facts
+        settings["teacher"] = Teacher(hyperparams.teacher, expressions, row.features).facts
     return settings
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ferkit.constants import IMAGE_SIZE
+from ferkit.ensemble import Ensemble
 from ferkit.interpreter import SharedInterpreter
 from ferkit.recognition import Face, Recognizer
 from ferkit.saved_model import SavedModel
@@ -27,37 +28,27 @@ _FOR, _AGAINST = np.array([40.0, 40.0, 220.0]), np.array([220.0, 90.0, 30.0])  #
 
 
 class Explainer:
-    """Maps of evidence for one model. features_of: crops (N, 48, 48) uint8 -> the vectors that the model also needs."""
+    """Maps of evidence for one model, or for several that answer together.
 
-    def __init__(self, model: SavedModel, features_of: Callable[[np.ndarray], np.ndarray]):
+    features_of: crops (N, 48, 48) uint8 -> the vectors that the model also needs.
+    """
+
+    def __init__(self, model: SavedModel | Ensemble, features_of: Callable[[np.ndarray], np.ndarray]):
         self.model = model
         self.features_of = features_of
-        parts = split_at_pooling(model.flatbuffer)
-        self._before_pooling = None if parts is None else SharedInterpreter(parts[0])
-        self._last_layer = None if parts is None else parts[1:]
-
-    def logits(self, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """What each cell of the last feature map adds to the logits, (h, w, K), and the bias, (K,).
-
-        The logits are the sum over all cells plus the bias (Zhou et al., CVPR 2016). None for a network that does not
-        end in global average pooling and one fully connected layer.
-        """
-        if self._before_pooling is None or self._last_layer is None:
-            return None
-        weights, bias = self._last_layer
-        maps = self._before_pooling.run([crop[None, ..., None].astype(np.float32)])[0][0]
-        return maps @ weights.T / (maps.shape[0] * maps.shape[1]), bias
+        models = model.models if isinstance(model, Ensemble) else (model,)
+        self._activations = [ActivationMaps(one) for one in models]
 
     def activation_map(self, crop: np.ndarray, expression: str) -> np.ndarray | None:
-        """The class activation map (h, w): evidence of each cell. With the bias, it adds up to the network's own.
+        """The class activation map (h, w): evidence of each cell; of several models, their mean, (48, 48).
 
-        crop: (48, 48) uint8. None: see `logits`.
+        With the bias, it adds up to the network's own. crop: (48, 48) uint8. None: see ActivationMaps.logits.
         """
-        found = self.logits(crop)
-        if found is None:
+        maps = [maps.of(crop, expression) for maps in self._activations]
+        found = [one for one in maps if one is not None]
+        if len(found) < len(maps):
             return None
-        cells = found[0]
-        return cells[..., self.model.expressions.index(expression)] - cells.mean(axis=-1)
+        return found[0] if len(found) == 1 else np.mean([_spread(one) for one in found], axis=0)
 
     def occlusion_map(self, crop: np.ndarray, expression: str) -> np.ndarray:
         """How much evidence is lost where the crop is covered (Zeiler and Fergus, ECCV 2014): (48, 48).
@@ -78,6 +69,42 @@ class Explainer:
             sums[y : y + _PATCH, x : x + _PATCH] += evidence[-1] - value
             counts[y : y + _PATCH, x : x + _PATCH] += 1
         return sums / counts
+
+
+class ActivationMaps:
+    """The class activation maps of one network."""
+
+    def __init__(self, model: SavedModel):
+        self._expressions = model.expressions
+        parts = split_at_pooling(model.flatbuffer)
+        self._before_pooling = None if parts is None else SharedInterpreter(parts[0])
+        self._last_layer = None if parts is None else parts[1:]
+
+    def logits(self, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """What each cell of the last feature map adds to the logits, (h, w, K), and the bias, (K,).
+
+        The logits are the sum over all cells plus the bias (Zhou et al., CVPR 2016). None for a network that does not
+        end in global average pooling and one fully connected layer.
+        """
+        if self._before_pooling is None or self._last_layer is None:
+            return None
+        weights, bias = self._last_layer
+        maps = self._before_pooling.run([crop[None, ..., None].astype(np.float32)])[0][0]
+        return maps @ weights.T / (maps.shape[0] * maps.shape[1]), bias
+
+    def of(self, crop: np.ndarray, expression: str) -> np.ndarray | None:
+        """The map of an expression (h, w). crop: (48, 48) uint8. None: see `logits`."""
+        found = self.logits(crop)
+        if found is None:
+            return None
+        cells = found[0]
+        return cells[..., self._expressions.index(expression)] - cells.mean(axis=-1)
+
+
+def _spread(cells: np.ndarray) -> np.ndarray:
+    """A map (h, w) over the whole crop (48, 48), with the same sum."""
+    share = cells.size / IMAGE_SIZE**2
+    return cv2.resize(cells.astype(np.float32), (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC) * share
 
 
 def split_at_pooling(network: bytes) -> tuple[bytes, np.ndarray, np.ndarray] | None:

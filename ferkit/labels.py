@@ -84,6 +84,8 @@ def check_labels(faces: Faces, recognizer: Recognizer, seed: int = 0) -> Review:
     if len(counts) < 2 or counts.min() < 2:
         fewest = faces.classes[int(counts.argmin())]
         raise UserError(f"labels are checked among two or more classes with two or more faces: {fewest} is too few")
+    if not isinstance(recognizer.model, SavedModel):
+        raise UserError(f"{recognizer.model_path} are several models: name one with --model_path")
     activations = penultimate(recognizer.model, faces.images, recognizer.features_of(faces.images))
     probabilities = out_of_sample(activations, faces.labels, min(FOLDS, int(counts.min())), seed)
     margins = margins_of(probabilities, faces.labels)

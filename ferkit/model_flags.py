@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferkit.constants import SHIPPED_MODELS
+from ferkit.constants import DEFAULT_MODEL, SHIPPED_MODELS
 from ferkit.flags import add_flags, either, local_path, override
 from ferkit.settings import DatasetPaths, Training, VideoPredictor
 
@@ -23,11 +23,12 @@ def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> N
     add_flags(parser, dataset, "shape_predictor_path")
 
 
-def add_model_path(parser: Any, training: Training) -> None:
-    """Adds the flag that names a saved model; `chosen_model` reads it."""
+def add_model_path(parser: Any, training: Training, default: str = DEFAULT_MODEL) -> None:
+    """Adds the flag that names a saved model; `chosen_model` reads it. default: while there is no trained model."""
+    several = ", or several joined by a plus" if default == DEFAULT_MODEL else ""
     help = (
-        f"the model: a file, or {either(SHIPPED_MODELS)} for one of the included models (default: "
-        f"{training.save_model_path}, or {next(iter(SHIPPED_MODELS))} while there is none)"
+        f"the model: a file, or {either(SHIPPED_MODELS)} for one of the included models{several} (default: "
+        f"{training.save_model_path}, or {default} while there is none)"
     )
     parser.add_argument("--model_path", "--save_model_path", type=local_path, metavar="PATH", help=help)
 
@@ -42,13 +43,12 @@ def recognizer_of(
     return Recognizer(chosen, settings, override(dataset, arguments).shape_predictor_path)
 
 
-def chosen_model(arguments: argparse.Namespace, training: Training) -> Path:
-    """The path or short name of the model that `--model_path` chooses. Prints a note for the shipped model."""
+def chosen_model(arguments: argparse.Namespace, training: Training, default: str = DEFAULT_MODEL) -> Path:
+    """The path or short name of the model that `--model_path` chooses. Prints a note for the default."""
     from ferkit.recognition import model_to_use
 
     given, path = arguments.model_path, training.save_model_path
-    chosen = Path(given) if given is not None else model_to_use(path)
+    chosen = Path(given) if given is not None else model_to_use(path, default)
     if given is None and chosen != Path(path):
-        included = next(iter(SHIPPED_MODELS))
-        print(f"note: no trained model at {path} yet: using the included model {included}", file=sys.stderr)
+        print(f"note: no trained model at {path} yet: using the included {default}", file=sys.stderr)
     return chosen

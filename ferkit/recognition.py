@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ferkit import features, saved_model
-from ferkit.constants import EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR
+from ferkit import ensemble, features, saved_model
+from ferkit.constants import DEFAULT_MODEL, EMOTIONS, IMAGE_SIZE, SHAPE_PREDICTOR
 from ferkit.errors import UserError
 from ferkit.settings import Training, VideoPredictor, check
 from ferkit.vision.boxes import Box
@@ -51,9 +51,9 @@ def as_row(face: Face) -> dict[str, Any]:
 class Recognizer:
     """Recognizes faces in pictures with a saved model. Any number of threads and forked processes can share it.
 
-    model_path: a file, or the short name of a shipped model, "ferplus" or "fer2013". By default it is
-    `best_model/saved_model.bin` in the working directory or, if there is none, the first shipped model. settings: how
-    faces are found, cropped and recognized.
+    model_path: a file, or the short name of a shipped model, "ferplus" or "fer2013"; or several joined by a plus, which
+    answer together. By default it is `best_model/saved_model.bin` in the working directory or, if there is none,
+    DEFAULT_MODEL. settings: how faces are found, cropped and recognized.
 
     The saved model defines the network, its features, and the names and order of the expressions. Raises UserError when
     the model cannot be used, when the landmark predictor is not the one that the model was trained with, and for a
@@ -68,7 +68,7 @@ class Recognizer:
     ):
         check(settings)
         self.model_path = model_to_use() if model_path is None else Path(model_path)
-        self.model = saved_model.load(self.model_path)
+        self.model = ensemble.load(self.model_path)
         self.settings = settings
         self.shape_predictor_path = shape_predictor_path
         self.expressions = self._names()
@@ -169,10 +169,11 @@ def _find(image: np.ndarray, settings: VideoPredictor, known: Sequence[Box]) -> 
     return sorted(largest[: settings.most_faces or None])
 
 
-def model_to_use(trained: str | Path | None = None) -> Path:
-    """The model at `trained`, by default `best_model/saved_model.bin`; if it does not exist, the shipped model."""
-    path, shipped = Path(trained or Training().save_model_path), saved_model.shipped()
-    return shipped if not path.exists() and shipped.exists() else path
+def model_to_use(trained: str | Path | None = None, default: str = DEFAULT_MODEL) -> Path:
+    """The model at `trained`, by default `best_model/saved_model.bin`; if there is none, the included `default`."""
+    path = Path(trained or Training().save_model_path)
+    shipped = all(saved_model.find(name).exists() for name in ensemble.paths_of(default))
+    return Path(default) if not path.exists() and shipped else path
 
 
 def label(face: Face, show_confidence: bool) -> str:

@@ -182,7 +182,7 @@ class Hyperparams:
     )
     teacher: str = setting(
         TEACHER,
-        "knowledge distillation: the saved models to learn from, or short names of included ones: ferplus,x.bin",
+        "knowledge distillation: a saved model to learn from, or several: ferplus+x.bin",
     )
     teacher_share: float = setting(
         0.0, "knowledge distillation: share of a label that is the teacher's probabilities; 0: none", range=Range(0, 1)

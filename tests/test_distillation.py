@@ -13,7 +13,7 @@ from ferkit import interpreter, saved_model
 from ferkit.constants import EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
-from ferkit.learning.distillation import Teacher, Teachers, find_teacher
+from ferkit.learning.distillation import Teacher, find_teachers
 from ferkit.learning.run import CannotResume, Run
 from ferkit.learning.training import batches, train
 from ferkit.search import mongo
@@ -96,17 +96,24 @@ def test_several_teachers_are_averaged_as_if_they_had_learned_the_same_labels(ra
     paths = [tmp_path / "first.bin", tmp_path / "second.bin"]
     for path, own in zip(paths, shares, strict=True):
         saved_model.save(path, trained.flatbuffer, {**trained.facts, "frequencies": own, "temperature": 1.0})
-    teachers = Teachers(f"{paths[0]}, {paths[1]}", EMOTIONS, "none")
+    teachers = Teacher(f"{paths[0]}+{paths[1]}", EMOTIONS, "none")
     asked = teachers.probabilities(faces.images, faces.features, np.full(7, 1 / 7))
     said = saved_model.load(paths[0]).predict(faces.images, faces.features)
-    expected = [said / own / (said / own).sum(axis=1, keepdims=True) for own in shares]
-    np.testing.assert_allclose(asked, np.mean(expected, axis=0), atol=1e-4)
+    moved = [said / own * shares[0] for own in shares]  # as if all had learned the labels of the first
+    expected = np.mean([rows / rows.sum(axis=1, keepdims=True) for rows in moved], axis=0) / shares[0]
+    np.testing.assert_allclose(asked, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
     digest = trained.facts["network_sha256"]
     assert [facts["teacher_sha256"] for facts in teachers.facts["teachers"]] == [digest, digest]
-    np.testing.assert_array_equal(
-        Teachers(str(raw_model), EMOTIONS, "none").probabilities(faces.images, faces.features),
-        Teacher(str(raw_model), EMOTIONS, "none").probabilities(faces.images, faces.features),
-    )
+
+
+def test_teacher_of_the_same_labels_says_what_it_says_elsewhere(raw_model, drawn_dataset, tmp_path):
+    faces = open_dataset(drawn_dataset).load("PublicTest", "none")
+    trained, shares = saved_model.load(raw_model), np.array([0.4] + [0.1] * 6, np.float32)
+    facts = {**trained.facts, "frequencies": shares.tolist(), "temperature": 1.5}
+    saved_model.save(tmp_path / "model.bin", trained.flatbuffer, facts)
+    said = saved_model.load(tmp_path / "model.bin").predict(faces.images, faces.features)
+    taught = Teacher(str(tmp_path / "model.bin"), EMOTIONS, "none").probabilities(faces.images, faces.features, shares)
+    np.testing.assert_allclose(taught, said, atol=1e-4)
 
 
 def test_memory_is_laid_out_once_for_batches_of_any_size(small_model, drawn_dataset, monkeypatch):
@@ -191,8 +198,8 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
 
 def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_teacher("pretrained/saved_model.bin") == str(ROOT / "pretrained" / "saved_model.bin")
-    assert find_teacher("ferplus") == str(ROOT / "pretrained" / "ferplus" / "saved_model.bin")
+    assert find_teachers("pretrained/saved_model.bin") == [str(ROOT / "pretrained" / "saved_model.bin")]
+    assert find_teachers("ferplus") == [str(ROOT / "pretrained" / "ferplus" / "saved_model.bin")]
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "saved_model.bin").write_text("one's own")
-    assert find_teacher("pretrained/saved_model.bin") == "pretrained/saved_model.bin"
+    assert find_teachers("pretrained/saved_model.bin") == ["pretrained/saved_model.bin"]

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import predict
 from ferkit import explanation, saved_model
-from ferkit.explanation import Explainer, sheet, split_at_pooling
+from ferkit.explanation import ActivationMaps, Explainer, sheet, split_at_pooling
 from ferkit.recognition import Face, Recognizer
 from ferkit.vision.boxes import Box
 from ferkit.vision.pictures import read_image
@@ -36,7 +36,7 @@ def test_activation_map_adds_up_to_the_networks_own_probabilities(name):
     explainer = Explainer(model, lambda crops: np.zeros((len(crops), 0), np.float32))
     (_, crop), *_ = zip(*Recognizer(name).cut(read_image(PORTRAIT)), strict=True)
     for image in (crop, crop[:, ::-1], 255 - crop, crop // 2):
-        cells, bias = explainer.logits(np.ascontiguousarray(image))
+        cells, bias = ActivationMaps(model).logits(np.ascontiguousarray(image))
         assert cells.shape == ((6, 6, 7) if name == "fer2013_large" else (3, 3, 7))
         whole = softmax(cells.sum(axis=(0, 1)) + bias)
         own = model._run_all(image[None], np.zeros((1, 0), np.float32))[0]  # before calibration

@@ -29,7 +29,7 @@ FLOORS = (
     ("ferkit.processes", "ferkit.files", "ferkit.provenance", "ferkit.markdown", "ferkit.features", "ferkit.transforms",
      "ferkit.interpreter", "ferkit.flatbuffer", "ferkit.vision"),
     ("ferkit.settings", "ferkit.flags", "ferkit.schemas", "ferkit.startup"),
-    ("ferkit.saved_model", "ferkit.data"),
+    ("ferkit.saved_model", "ferkit.ensemble", "ferkit.data"),
     ("ferkit.recognition", "ferkit.learning"),
     ("ferkit.video", "ferkit.search", "ferkit.model_flags", "ferkit.batch", "ferkit.explanation",
      "ferkit.export", "ferkit.preparation", "ferkit.labels"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 import predict
 from ferkit import features, recognition, saved_model
-from ferkit.constants import EMOTIONS
+from ferkit.constants import DEFAULT_MODEL, EMOTIONS
 from ferkit.data.dataset import open_dataset
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.errors import UserError
@@ -160,12 +160,12 @@ def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path
     assert recognition.model_to_use() == trained, "where the error will name it"
     shipped.parent.mkdir()
     shutil.copy(small_model, shipped)
-    assert recognition.model_to_use() == shipped and Recognizer().model_path == shipped
+    assert recognition.model_to_use() == Recognizer().model_path == Path(DEFAULT_MODEL)
     assert main("--image", photo, "--model_path", "other.bin") == 2, "a model that is named is never replaced"
     assert "no trained model at other.bin" in capsys.readouterr().err
     assert main("--image", photo) == 0
     (note,) = capsys.readouterr().err.splitlines()
-    assert "no trained model at best_model/saved_model.bin yet" in note and "the included model ferplus" in note
+    assert "no trained model at best_model/saved_model.bin yet" in note and f"the included {DEFAULT_MODEL}" in note
 
     trained.parent.mkdir()
     shutil.copy(small_model, trained)
@@ -174,11 +174,10 @@ def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path
     assert capsys.readouterr().err == ""
 
 
-def test_shipped_model_answers_as_if_it_had_been_named(small_model, photo, tmp_path, monkeypatch, capsys):
+def test_shipped_model_answers_as_if_it_had_been_named(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(saved_model, "shipped", lambda name=None: small_model)
     answers = []
-    for flags in ([], ["--model_path", small_model]):
+    for flags in ([], ["--model_path", DEFAULT_MODEL]):
         assert main("--image", photo, "--json", *flags) == 0
         answers.append(json.loads(capsys.readouterr().out)["faces"])  # the note is not among the JSON
     assert answers[0] == answers[1]

@@ -12,7 +12,7 @@ from conftest import ROOT, run_script
 
 from experiments.record import LARGE_BATCHES
 from ferkit import Recognizer, saved_model
-from ferkit.constants import EMOTIONS, SHIPPED_MODELS
+from ferkit.constants import DEFAULT_MODEL, EMOTIONS, SHIPPED_MODELS
 from ferkit.data.ferplus import majority, read_votes
 from ferkit.settings import upgraded
 from parameters import OWN_SETTINGS
@@ -59,11 +59,6 @@ def test_short_names_are_found_from_everywhere_and_a_file_comes_before_them(name
     Path(name).write_text("one's own")
     with pytest.raises(Exception, match="not a whole saved model"):
         saved_model.load(name)
-
-
-def test_the_first_of_them_is_the_default(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert Recognizer().model_path == ROOT / SHIPPED_MODELS[next(iter(SHIPPED_MODELS))]
 
 
 def test_committed_settings_are_those_of_the_shipped_models(name):
@@ -120,7 +115,7 @@ def test_fresh_clone_recognizes_a_portrait(tmp_path):
     portrait = str(ROOT / "docs" / "portrait.jpg")
     run = run_script("predict.py", "--image", portrait, "--output=annotated.png", cwd=tmp_path)
     assert run.returncode == 0 and "Prediction: Happy" in run.stdout
-    assert "using the included model" in run.stderr
+    assert f"using the included {DEFAULT_MODEL}" in run.stderr
     assert (tmp_path / "annotated.png").is_file()
     run = run_script("predict.py", "--image", portrait, "--model_path=fer2013", cwd=tmp_path)
     assert run.returncode == 0 and "Prediction: Happy" in run.stdout and run.stderr == ""

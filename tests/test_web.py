@@ -19,6 +19,7 @@ from conftest import JPEG, ROOT, Server, load_script
 from openapi_spec_validator import validate
 from PIL import Image
 
+from ferkit.constants import DEFAULT_MODEL
 from ferkit.errors import UserError
 from ferkit.recognition import Recognizer
 from ferkit.video.tracking import Tracker
@@ -119,13 +120,16 @@ def test_picture_without_a_face_is_no_error(client):
 def test_models_are_listed_and_a_trained_one_comes_first(client, tmp_path):
     assert [(row["name"], row["default"]) for row in client.get("/api/models").json["models"]] == [
         ("ferplus", True),
+        (DEFAULT_MODEL, False),
         ("fer2013", False),
         ("fer2013_large", False),
     ]
+    assert create_app(Models(Recognizer(DEFAULT_MODEL))).test_client().get("/api/models").json["models"][0]["default"]
     path = tmp_path / "saved_model.bin"
     path.write_bytes((ROOT / "pretrained" / "saved_model.bin").read_bytes())
     rows = create_app(Models(Recognizer(path))).test_client().get("/api/models").json["models"]
-    included = [(name, False) for name in ("ferplus", "fer2013", "fer2013_large")]
+    included = [(name, False) for name in (DEFAULT_MODEL, "ferplus", "fer2013", "fer2013_large")]
+    assert not any(row["title"].startswith("Your own") for row in rows[1:])
     assert [(row["name"], row["default"]) for row in rows] == [(TRAINED, True), *included]
     assert str(tmp_path) not in json.dumps(rows)
 

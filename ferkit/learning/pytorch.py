@@ -33,7 +33,7 @@ from ferkit.files import whole_file
 from ferkit.learning.architecture import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, FEATURE_UNITS
 from ferkit.learning.checkpoints import check_same, damage_told
 from ferkit.learning.run import Diverged, Run, State, log_name, uses_bfloat16
-from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
+from ferkit.learning.sampling import changed_batch, frequencies, is_degraded, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.processes import available_cores
 from ferkit.settings import Hyperparams
@@ -315,7 +315,7 @@ class _Steps(torch.utils.data.Dataset):
         targets = (labels if faces.targets is None else faces.targets) * (1 - smoothing) + smoothing / classes
         arrays = [faces.images, faces.features, targets.astype(np.float32), labels]
         if self.taught:
-            clear = changed_batch(self.run, chosen, epoch, place, clear=True)
+            clear = changed_batch(self.run, chosen, epoch, place, clear=True) if is_degraded(self.run) else faces
             arrays += [clear.images, clear.features]
         return tuple(torch.from_numpy(array) for array in arrays)
 

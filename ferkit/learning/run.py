@@ -11,7 +11,7 @@ from typing import Any
 from ferkit.data.dataset import Dataset
 from ferkit.errors import UserError
 from ferkit.learning.architecture import Architecture
-from ferkit.learning.distillation import Teachers
+from ferkit.learning.distillation import Teacher
 from ferkit.learning.starting import Start
 from ferkit.settings import Augmentation, Hyperparams, Network, Training
 
@@ -37,17 +37,17 @@ class Run:
         return self.training.epochs * self.steps_per_epoch
 
     @functools.cached_property
-    def teacher(self) -> Teachers | None:
-        """The teachers, loaded at the first access; None without one. Raises UserError when one cannot be used."""
+    def teacher(self) -> Teacher | None:
+        """The teacher, loaded at the first access; None without one. Raises UserError when it cannot be used."""
         if not self.hyperparams.teacher_share or not self.hyperparams.teacher:
             return None
-        teacher = Teachers(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
+        teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
         self.dataset.check_computed(teacher.feature_provenance, "the teacher's", "name another --teacher")
         return teacher
 
     @property
     def teacher_facts(self) -> dict[str, dict[str, Any]]:
-        """The facts that identify the teachers, under the key "teacher"; empty without a teacher."""
+        """The facts that identify the teacher, under the key "teacher"; empty without a teacher."""
         return {"teacher": self.teacher.facts} if self.teacher else {}
 
     def resumable(self) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def changed_batch(run: Run, faces: Split, epoch: int, step: int, clear: bool = F
     return dataclasses.replace(faces, images=images, features=vectors)
 
 
+def is_degraded(run: Run) -> bool:
+    """Whether the faces that are learned are less clear than those for a teacher."""
+    return any(getattr(run.augmentation, name) for name in CLEAR)
+
+
 def frequencies(learn: Split, classes: int) -> np.ndarray:
     """The share of each expression in what is learned (classes,)."""
     targets = learn.targets if learn.targets is not None else np.eye(classes)[learn.labels]

@@ -24,9 +24,9 @@ from ferkit.flags import shown
 from ferkit.learning import plots
 from ferkit.learning.calibration import best_temperature
 from ferkit.learning.checkpoints import Checkpoints
-from ferkit.learning.distillation import find_teacher, paths_of
+from ferkit.learning.distillation import find_teachers
 from ferkit.learning.run import Diverged, Run, State, check_engine, check_steps, log_name, uses_bfloat16
-from ferkit.learning.sampling import changed_batch, frequencies, shuffled_batches
+from ferkit.learning.sampling import changed_batch, frequencies, is_degraded, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.learning.starting import Start
 from ferkit.provenance import made_with
@@ -53,8 +53,8 @@ def check_places(training: Training) -> None:
 def check_teacher(hyperparams: Hyperparams, training: Training) -> None:
     """Raises UserError when the saved model would replace its teacher: a resumed training needs the teacher again."""
     if hyperparams.teacher_share > 0:
-        for path in paths_of(hyperparams.teacher):
-            _check_kept(Path(find_teacher(path)), "the teacher", training)
+        for path in find_teachers(hyperparams.teacher):
+            _check_kept(Path(path), "the teacher", training)
 
 
 def check_start(start: Start, training: Training) -> None:
@@ -246,7 +246,7 @@ def train_epoch(
 
 
 def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndarray | None]]:
-    """The randomly changed faces of each step, and the probabilities of the teachers if there are any.
+    """The randomly changed faces of each step, and the teacher's probabilities if there is a teacher.
 
     A thread prepares each batch during the previous step. The batches depend only on the seed and the epoch.
     """
@@ -258,7 +258,7 @@ def batches(run: Run, learn: Split, epoch: int) -> Iterator[tuple[Split, np.ndar
         faces = changed_batch(run, chosen, epoch, step)
         if run.teacher is None:
             return faces, None
-        clear = changed_batch(run, chosen, epoch, step, clear=True)
+        clear = changed_batch(run, chosen, epoch, step, clear=True) if is_degraded(run) else faces
         return faces, run.teacher.probabilities(clear.images, clear.features, shares)
 
     with ThreadPoolExecutor(1) as pool:

@@ -2,13 +2,20 @@
 
 import functools
 import threading
+from pathlib import Path
 
 from ferkit import saved_model
-from ferkit.constants import SHIPPED_MODELS
+from ferkit.constants import DEFAULT_MODEL, SHIPPED_MODELS
+from ferkit.ensemble import paths_of
 from ferkit.recognition import Recognizer
 
 TRAINED = "trained"  # the name of a model that is not an included one
-_TITLES = {"ferplus": "FER+: as people see it", "fer2013": "FER2013: its own labels"}
+_TITLES = {
+    DEFAULT_MODEL: "FER+ and FER2013 together",
+    "ferplus": "FER+: as people see it",
+    "fer2013": "FER2013: its own labels",
+    "fer2013_large": "FER2013: its own labels, larger",
+}
 
 
 class Models:
@@ -22,8 +29,10 @@ class Models:
         self.settings = chosen.settings
         self._chosen = chosen
         self._lock = threading.Lock()
-        paths = {name: saved_model.shipped(name) for name in SHIPPED_MODELS}
-        self._paths = {name: path for name, path in paths.items() if path.is_file()}
+        shipped = {name: saved_model.shipped(name) for name in SHIPPED_MODELS}
+        self._paths = {name: path for name, path in shipped.items() if path.is_file()}
+        if all(name in self._paths for name in paths_of(DEFAULT_MODEL)):
+            self._paths = {DEFAULT_MODEL: Path(DEFAULT_MODEL), **self._paths}
         here = chosen.model_path.resolve()
         own = (name for name, path in self._paths.items() if path.resolve() == here or name == str(chosen.model_path))
         self.default = next(own, TRAINED)
