@@ -19,10 +19,12 @@ from pathlib import Path
 
 from ferkit.constants import SHIPPED_MODELS
 from ferkit.errors import UserError
-from ferkit.files import check_replaceable, check_writable
+from ferkit.files import check_beginning, check_replaceable, check_writable, is_same
 from ferkit.flags import Parser, add_flags, either, local_path, override, positive
 from ferkit.processes import command
 from parameters import DATASET
+
+_TABLE = b"face,label,suggested,"  # how labels.write_table begins
 
 
 @command
@@ -37,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output={page} is no page: name a file like labels.html")
     table = page.with_suffix(".csv")
+    dataset = override(DATASET, arguments)
     for path in (page, table):
         check_replaceable(path)
+        if is_same(path, dataset.input):
+            raise UserError(f"--output={page} would overwrite {path}, which is to be read: name another page")
+    check_beginning(table, _TABLE)
     check_writable(page.parent)
-    dataset = override(DATASET, arguments)
     recognizer = Recognizer(arguments.model_path, shape_predictor_path=dataset.shape_predictor_path)
     faces = labels.read_faces(dataset.input)
     review = labels.check_labels(faces, recognizer)

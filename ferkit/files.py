@@ -136,6 +136,22 @@ def check_replaceable(path: Path, shown: str | Path | None = None) -> None:
             raise UserError(f"cannot write {shown or path}: {kind_of(mode)}: name another place")
 
 
+def is_same(path: str | Path, other: str | Path) -> bool:
+    """Whether both exist and are one file, by whatever names."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False
+
+
+def check_beginning(path: str | Path, beginning: bytes) -> None:
+    """Raises UserError when there is a file at `path` that does not begin so: not one that the command has written."""
+    with contextlib.suppress(FileNotFoundError), open_file(path) as file:
+        found = file.read(len(beginning))
+        if found and found != beginning:
+            raise UserError(f"{path} exists and is no table of this command: name another place, or delete it")
+
+
 def not_written(path: str | Path, error: OSError) -> UserError:
     """The error for a file or folder that could not be written, with the cure."""
     # NumPy says only how many numbers it has written.

@@ -9,8 +9,10 @@ recognition. `prepared.jsonl` among the faces says what became of each photograp
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
+import math
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -23,7 +25,7 @@ from ferkit.interpreter import use_one_thread
 from ferkit.processes import one_opencv_thread, parallel
 from ferkit.recognition import cut_faces
 from ferkit.settings import PREPARING, VideoPredictor
-from ferkit.vision.pictures import read_image, write_image
+from ferkit.vision.pictures import read_scaled, write_image
 
 RECORD = "prepared.jsonl"
 
@@ -35,6 +37,8 @@ class Result(NamedTuple):
     face: str | None  # the path of its face below the folder of the faces; None if there is none
     faces: int  # that were found
     note: str  # what the user should know of it; empty if there was one face
+    modified: int | None = None  # when the photograph was, in nanoseconds; None in records of earlier versions
+    size: int | None = None  # of the photograph, in bytes
 
 
 class Preparation:
@@ -107,12 +111,13 @@ class Preparation:
 
     def _is_done(self, name: str) -> bool:
         result = self.results.get(name)
-        if result is None or result.face is None:
-            return result is not None and result.faces == 0
-        try:
-            return (self._root / name).stat().st_mtime_ns <= (self.output / result.face).stat().st_mtime_ns
-        except FileNotFoundError:
+        if result is None or result.faces < 0:
             return False
+        state = _state_of(self._root / name)
+        face = None if result.face is None else _state_of(self.output / result.face)
+        if result.modified is None:  # an earlier version looked at the time of the face alone
+            return state is not None and face is not None and state[0] <= face[0]
+        return state == (result.modified, result.size) and (result.face is None or face is not None)
 
     def _append(self, line: dict[str, Any]) -> None:
         with written(self.output / RECORD):
@@ -122,7 +127,7 @@ class Preparation:
 
     def _read(self, path: Path) -> int:
         """Reads what earlier runs recorded. Returns where the last whole line ends, in bytes."""
-        end = 0
+        end, head = 0, None
         with open_file(path) as file:
             for number, line in enumerate(file):
                 if not line.endswith(b"\n"):
@@ -136,25 +141,45 @@ class Preparation:
                     raise UserError(f"line {number + 1} of {path} is damaged: delete it") from error
                 if result is not None:
                     self.results[result.picture] = result
-                elif content != self._made_with:
-                    raise UserError(
-                        f"{self.output} was prepared with other settings: name another --output, or delete it"
-                    )
+                else:
+                    head = content
                 end += len(line)
-        return end
+        if head == self._made_with:
+            return end
+        if self.results:
+            raise UserError(f"{self.output} was prepared with other settings: name another --output, or delete it")
+        return 0  # a run that failed before its first photograph binds nobody to its settings
 
 
 def _prepare(root: Path, output: Path, settings: VideoPredictor, size: int, name: str) -> Result:
-    """Finds the face in one photograph, and writes it."""
+    """Finds the face in one photograph, and writes it. Deletes that of an earlier photograph of this name."""
+    face = f"{name}.png"  # with the suffix of the photograph, as `1.jpg` and `1.png` may lie side by side
+    state = _state_of(root / name) or ()  # before it is read: the next run notices what changes meanwhile
     try:
-        image = read_image(root / name)
+        image, scale = read_scaled(root / name)
     except UserError as error:
+        _delete(output / face)
         return Result(name, None, -1, str(error))
+    settings = dataclasses.replace(settings, smallest_face=math.ceil(settings.smallest_face / scale))
     found, crops = cut_faces(image, settings, size=size)
     if not found:
-        return Result(name, None, 0, f"{name}: no face was found")
+        _delete(output / face)
+        return Result(name, None, 0, f"{name}: no face was found", *state)
     largest = max(range(len(found)), key=lambda place: found[place].box.width)
-    face = f"{name}.png"  # with the suffix of the photograph, as `1.jpg` and `1.png` may lie side by side
     write_image(output / face, crops[largest])
     note = f"{name}: {len(found)} faces, the largest was taken" if len(found) > 1 else ""
-    return Result(name, face, len(found), note)
+    return Result(name, face, len(found), note, *state)
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """When a file was modified, in nanoseconds, and its size in bytes; None if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def _delete(path: Path) -> None:
+    with written(path):
+        path.unlink(missing_ok=True)

@@ -126,6 +126,29 @@ def test_own_classes_go_through_conversion_training_evaluation_and_prediction(tm
     assert capsys.readouterr().out.startswith("Prediction: grey ")
 
 
+@pytest.mark.parametrize("hidden", ["happy/.small/1.png", ".cache/x", "train/.small/happy", ".small/1.png"])
+def test_hidden_folders_are_not_read(hidden):
+    put("happy", "sad", each=2)
+    put(hidden)
+    manifest = convert("--validation_share=0", "--test_share=0")
+    assert manifest["splits"]["Training"]["count"] == 4 and manifest["dropped"] == {}
+
+
+@pytest.mark.parametrize(
+    ("deeper", "named"),
+    [
+        ("happy/2019", "happy/0.png and happy/2019/0.png"),
+        ("train/happy", "happy/0.png and train/happy/0.png"),
+        ("happy/2019/may", "happy/0.png and happy/2019/may/0.png"),
+    ],
+)
+def test_pictures_at_two_depths_are_one_line(capsys, deeper, named):
+    put("happy", "sad", deeper)
+    assert f"faces has pictures at two depths, such as {named}: lay all of them out" in error_of(
+        capsys, "--input=faces"
+    )
+
+
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 

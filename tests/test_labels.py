@@ -3,6 +3,7 @@
 import csv
 import html
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -100,6 +101,21 @@ def test_page_and_table_show_them(folder, capsys):
     assert page.count("<figure>") == 2 + 5 and "<b>/7" not in page, "names are escaped"
     assert all(html.escape(name) in page for name in folder)
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
+
+
+def test_nothing_else_is_overwritten(folder, tmp_path, capsys):
+    shutil.copy(check_labels.__file__, "mine.csv")
+    Path("data.csv").write_text("emotion,pixels,Usage\n")
+    for input, page, fragment in (
+        ("data.csv", "data.html", "--output=data.html would overwrite data.csv, which is to be read"),
+        ("faces", "mine.html", "mine.csv exists and is no table of this command"),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert check_labels.main([f"--input={input}", f"--output={page}"]) == 2
+        assert fragment in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for _ in range(2):
+        assert check_labels.main(["--input=faces"]) == 0, "its own table is replaced"
 
 
 def test_csv_is_checked_by_its_rows(drawn_csv, tmp_path, monkeypatch, capsys):

@@ -24,6 +24,8 @@ def test_folder_gives_every_picture_and_says_what_it_leaves_out(raw_model, tmp_p
     face.save("album/two.gif", save_all=True, append_images=[Image.new("L", (48, 48), 200)])
     Path("album/notes.txt").write_text("no picture")
     Path("album/film.mp4").write_bytes(b"")
+    Path("album/.thumbnails").mkdir()
+    face.save("album/.thumbnails/face.png")
     assert predict.main(["--image", "album", f"--model_path={raw_model}"]) == 0
     output = capsys.readouterr()
     assert output.out.count("Prediction: ") == len(kinds) + 1

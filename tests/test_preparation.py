@@ -139,11 +139,51 @@ def test_what_cannot_be_prepared_is_one_line(photos, capsys, flags, fragment):
     Path("faces").mkdir()
     prepared = {"size": 48, "detector": "auto", "detector_model": "", "detection_confidence": 0.6}
     prepared |= {"small_faces": True, "smallest_face": 0, "margin": 0.0}
-    Path("faces/prepared.jsonl").write_text(json.dumps(prepared) + "\n")
+    done = {"picture": "wink/face.png", "face": None, "faces": 0, "note": ""}
+    record = f"{json.dumps(prepared)}\n{json.dumps(done)}\n"
+    Path("faces/prepared.jsonl").write_text(record)
     assert prepare_faces.main(flags) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert fragment in error
-    assert Path("faces/prepared.jsonl").read_text() == json.dumps(prepared) + "\n"
+    assert Path("faces/prepared.jsonl").read_text() == record
+
+
+def test_run_that_failed_at_once_binds_nobody_to_its_settings(photos, capsys):
+    assert prepare("--detector=yunet", "--detector_model=missing.onnx") == 2
+    assert Path("faces/prepared.jsonl").read_text().count("\n") == 1
+    capsys.readouterr()
+    prepare()
+    assert capsys.readouterr().out.startswith("Faces in faces: 4 of 6 photographs")
+
+
+def test_photograph_that_is_replaced_is_looked_at_again(photos, capsys):
+    """Also by an older one, by one with a face where there was none, and by one without where there was one."""
+    prepare()
+    wall, portrait = (photos / "wink/wall.png").read_bytes(), (photos / "smirk/one.png").read_bytes()
+    for name, content in (("wink/wall.png", portrait), ("smirk/one.png", wall)):
+        (photos / name).write_bytes(content)
+        os.utime(photos / name, (1e9, 1e9))
+    capsys.readouterr()
+    prepare()
+    errors = capsys.readouterr().err
+    assert "note: smirk/one.png: no face was found" in errors and "wall" not in errors
+    assert {"wink/wall.png.png"} <= {*written()} and "smirk/one.png.png" not in written()
+    before = Path("faces/prepared.jsonl").read_text()
+    (photos / "wink/cut.jpg").unlink()
+    assert prepare() == 0 and Path("faces/prepared.jsonl").read_text() == before
+
+
+def test_record_of_an_earlier_version_is_continued(photos, capsys):
+    prepare()
+    (photos / "wink/cut.jpg").unlink()
+    head, *lines = map(json.loads, Path("faces/prepared.jsonl").read_text().splitlines())
+    old = [{name: line[name] for name in ("picture", "face", "faces", "note")} for line in lines]
+    Path("faces/prepared.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, *old)))
+    before = {name: Path("faces", name).stat().st_mtime_ns for name in written()}
+    assert prepare() == 0
+    assert {name: Path("faces", name).stat().st_mtime_ns for name in written()} == before
+    added = [json.loads(line) for line in Path("faces/prepared.jsonl").read_text().splitlines()[len(lines) + 1 :]]
+    assert [line["picture"] for line in added] == ["wink/wall.png"], "it may have a face by now"
 
 
 def test_killed_run_leaves_whole_faces_and_goes_on(photos, capsys):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ferkit.constants import EMOTIONS, SPLITS
 from ferkit.errors import UserError
-from ferkit.vision.pictures import picture_suffixes
+from ferkit.vision.pictures import is_hidden, picture_suffixes
 
 MOST_CLASSES = 20
 OWN = "own"  # the labels_map that leaves every name as it is
@@ -50,16 +50,25 @@ class Picture(NamedTuple):
 def find_pictures(source: str | Path) -> tuple[list[Picture], list[Path]]:
     """The pictures, by name, with the classes taking turns, and the files that are none by their suffix.
 
-    The turns let the first rows of a split have all classes. Raises UserError when there is no picture.
+    The turns let the first rows of a split have all classes. Raises UserError when there is no picture,
+    and when the pictures lie at different depths.
     """
     folder = root_of(source)
-    files: list[Path] = []
-    for pattern in ("*/*/*", "*/*", "*"):
-        files = [path for path in _seen(folder.glob(pattern)) if not path.is_dir()]
+    depths: dict[int, list[Path]] = {}  # the files at each depth that has pictures
+    for depth in (1, 2, 3, 4):
+        files = [path for path in _seen(folder, "/".join("*" * depth)) if not path.is_dir()]
         if any(_is_picture(path) for path in files):
-            break
+            depths[depth] = files
+    if len(depths.keys() - {1}) > 1:
+        one, other = (next(filter(_is_picture, depths[depth])) for depth in sorted(depths.keys() - {1})[:2])
+        raise UserError(
+            f"{source} has pictures at two depths, such as {one.relative_to(folder)} and {other.relative_to(folder)}: "
+            "lay all of them out as happy/1.jpg, or all as train/happy/1.jpg"
+        )
+    depth = max(depths, default=1)
+    files = depths.get(depth, []) if depth <= 3 else []
     found = [_described(path, folder) for path in files if _is_picture(path)]
-    if pattern == "*":
+    if depth == 1:
         found = [picture for picture in found if _JAFFE.match(picture.path.name)]
     if not found:
         raise UserError(f"{source} has no picture laid out as train/happy/1.jpg, test/sad/2.png or happy/1.jpg")
@@ -75,7 +84,7 @@ def find_pictures(source: str | Path) -> tuple[list[Picture], list[Path]]:
 def root_of(source: str | Path) -> Path:
     """The folder in which the splits or classes lie: an unpacked archive may have a folder of its own around them."""
     folder = Path(source)
-    while len(inside := _seen(folder.glob("*"))) == 1 and inside[0].is_dir() and not _is_split(inside[0].name):
+    while len(inside := _seen(folder, "*")) == 1 and inside[0].is_dir() and not _is_split(inside[0].name):
         folder = inside[0]
     return folder
 
@@ -148,6 +157,6 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in picture_suffixes()
 
 
-def _seen(paths: Iterable[Path]) -> Sequence[Path]:
-    """The paths without hidden files, such as those of macOS, sorted."""
-    return sorted(path for path in paths if not path.name.startswith("."))
+def _seen(folder: Path, pattern: str) -> Sequence[Path]:
+    """What matches in a folder, without hidden files and what lies in hidden folders, sorted."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder)))

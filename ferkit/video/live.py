@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ferkit.errors import UserError
-from ferkit.files import check_writable
+from ferkit.files import check_writable, is_same
 from ferkit.processes import complain
 from ferkit.recognition import Recognizer, label
 from ferkit.settings import VideoPredictor
@@ -153,7 +153,7 @@ def check_outputs(
             raise UserError(f"{name}={path} has none of the suffixes {' '.join(suffixes)}")
         if Path(path).is_dir():
             raise UserError(f"{name}={path} is a folder: name a file")
-        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+        if is_same(path, source):
             raise UserError(f"{name}={path} would overwrite the video that is read: name another file")
     if report is not None:
         check_writable(Path(report).parent)

@@ -10,7 +10,7 @@ from typing import NoReturn
 import imutils.paths
 
 from ferkit.errors import UserError, without_credentials
-from ferkit.vision.pictures import STDIN, WRITTEN_SUFFIXES, is_animated, picture_suffixes
+from ferkit.vision.pictures import WRITTEN_SUFFIXES, is_animated, is_hidden, picture_suffixes
 
 _ANIMATED_SUFFIXES = (".apng", ".avif", ".avifs", ".gif", ".png", ".webp")
 
@@ -22,7 +22,7 @@ def pictures(path: str) -> list[str]:
     """
     if re.match("https?://", path, re.IGNORECASE):
         raise UserError(f"cannot read {without_credentials(path)}: download the picture first, and name its file")
-    if not os.path.lexists(path) and path != STDIN and glob.has_magic(path):  # Windows' shell leaves patterns to us
+    if not os.path.lexists(path) and glob.has_magic(path):  # Windows' shell leaves patterns to us
         matching = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
         if not matching:
             raise UserError(f"no file matches {path}")
@@ -37,8 +37,8 @@ def pictures(path: str) -> list[str]:
 
 
 def _files(folder: str) -> list[str]:
-    """The files inside a folder, without hidden ones such as macOS's companion files, sorted."""
-    return sorted(file for file in imutils.paths.list_files(folder) if not Path(file).name.startswith("."))
+    """The files inside a folder, without hidden ones such as macOS's companion files and thumbnails, sorted."""
+    return sorted(file for file in imutils.paths.list_files(folder) if not is_hidden(Path(file).relative_to(folder)))
 
 
 def notes(albums: Mapping[str, Sequence[str]]) -> list[str]:

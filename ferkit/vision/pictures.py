@@ -21,13 +21,12 @@ from ferkit.files import open_file, whole_file
 from ferkit.processes import quiet
 
 WRITTEN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-STDIN = "-"  # names the picture that comes through standard input
+STDIN = ("-", "/dev/stdin")  # name the picture that comes through standard input
 _HEIC = (".heic", ".heif", ".hif")  # of telephones: read by pillow-heif, if it is installed
 _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PCD", "WMF"}  # of what Pillow knows
 _ANIMATED = {"AVIF", "GIF", "PNG", "WEBP"}  # formats that may hold more than one picture
 _LONGEST_SIDE = 6000  # of an image in memory, in pixels: at most 108 MB
 _STRIP = 64  # rows of a smaller picture that are made at a time
-_STDIN = (STDIN, "/dev/stdin")
 _ORIENTATION = 0x0112  # EXIF's tag
 
 
@@ -38,11 +37,18 @@ def read_image(path: str | Path) -> np.ndarray:
     path: "-" or "/dev/stdin" for standard input. Raises `UserError` when the file is missing, damaged, cut short or not
     a picture. Pillow decodes the file, because it distinguishes these cases.
     """
+    return read_scaled(path)[0]
+
+
+def read_scaled(path: str | Path) -> tuple[np.ndarray, float]:
+    """The image of `read_image`, and how many pixels of the picture one of its own is wide: 1 unless scaled down."""
     try:
         # Pillow warns about large pictures and odd metadata, and libtiff prints; too large pictures raise.
         with quiet(), _opened(path) as picture:
-            picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
+            whole = picture.size
+            reduced = picture.draft(None, (_LONGEST_SIDE, _LONGEST_SIDE))  # a JPEG can be decoded at half its size
             picture.load()
+            longest = max(whole if reduced else picture.size)
             picture.getexif()  # it reads the file
     except (UserError, MemoryError):
         raise
@@ -52,7 +58,7 @@ def read_image(path: str | Path) -> np.ndarray:
         reason = "it is not a picture of a known format"
         if Path(path).suffix.lower() in _HEIC and not _reads_heic():
             reason = "its format HEIC needs a package: 'pip install pillow-heif'"
-        elif str(path) not in _STDIN and os.path.getsize(path) == 0:
+        elif str(path) not in STDIN and os.path.getsize(path) == 0:
             reason = "the file is empty"
         raise UserError(f"cannot read {path}: {reason}") from error
     except Image.DecompressionBombError as error:
@@ -62,7 +68,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"cannot read {path}: {reason}") from error
     decoded = ImageOps.exif_transpose(_decoded(picture))
     del picture  # and its memory
-    return cv2.cvtColor(np.asarray(decoded), cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(np.asarray(decoded), cv2.COLOR_RGB2BGR), longest / max(decoded.size)
 
 
 def _decoded(picture: Image.Image) -> Image.Image:
@@ -123,7 +129,7 @@ def decode_image(content: bytes, formats: Sequence[str], most_pixels: int) -> np
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The file, or all of the standard input, in which Pillow could not go back."""
     _reads_heic()
-    with io.BytesIO(sys.stdin.buffer.read()) if str(path) in _STDIN else open_file(path) as file:
+    with io.BytesIO(sys.stdin.buffer.read()) if str(path) in STDIN else open_file(path) as file:
         try:
             picture: Image.Image = Image.open(file)
         except Image.DecompressionBombError as error:
@@ -153,6 +159,11 @@ def picture_suffixes() -> frozenset[str]:
     known = Image.registered_extensions().items()
     readable = {suffix for suffix, format in known if format in Image.OPEN and format not in _NO_PICTURES}
     return frozenset({*readable, *_HEIC})
+
+
+def is_hidden(path: str | Path) -> bool:
+    """Whether a path below some folder is that of a hidden file, such as macOS makes, or leads into a hidden folder."""
+    return any(part.startswith(".") for part in Path(path).parts)
 
 
 def is_animated(path: str | Path) -> bool:
