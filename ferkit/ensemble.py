@@ -21,8 +21,9 @@ from ferkit.saved_model import LEAST_FREQUENCY, SavedModel
 class Ensemble:
     """Saved models whose answers are averaged.
 
-    Each model answers as if the expressions had been as frequent among its own labels as among those of the first one,
-    if both tell: the same face is Neutral more often among the votes of FER+ than among the labels of FER2013.
+    Each model answers as if the expressions had been as frequent among its own labels as among those of the first one:
+    the same face is Neutral more often among the votes of FER+ than among the labels of FER2013. A model that does not
+    tell is taken to favour no expression. If the first one does not tell, the answers are averaged as they are.
     Raises UserError for models with other expressions than the first one, and for those that need different features.
     """
 
@@ -45,26 +46,32 @@ class Ensemble:
             "feature_provenance": self.feature_provenance,
             "together_with": [model.facts for model in others],
         }
-        self._columns = [[model.expressions.index(name) for name in self.expressions] for model in models]
 
     def predict(
         self, faces: np.ndarray, vectors: np.ndarray, augmented: bool = False, balance: float | None = None
     ) -> np.ndarray:
         """Probabilities of the expressions (N, K): see SavedModel.predict."""
-        answers = np.mean([*self._answers(faces, vectors, augmented)], axis=0)
         if self.frequencies is None:
-            return answers
+            return np.mean([*self._answers(faces, vectors, augmented, balance)], axis=0)
+        common = np.maximum(self.frequencies, LEAST_FREQUENCY)
+        answers = []
+        for model, rows in zip(self.models, self._answers(faces, vectors, augmented, balance=0.0), strict=True):
+            own = model.frequencies
+            known = np.ones_like(common) if own is None else np.maximum(own[self._order(model)], LEAST_FREQUENCY)
+            answers.append(_scaled(rows, common / known))
         exponent = self.facts.get("training", {}).get("balance", 0.0) if balance is None else balance
-        return _scaled(answers, np.maximum(self.frequencies, LEAST_FREQUENCY) ** -exponent)
+        return _scaled(np.mean(answers, axis=0), common**-exponent)
 
-    def _answers(self, faces: np.ndarray, vectors: np.ndarray, augmented: bool) -> Iterator[np.ndarray]:
-        for model, columns in zip(self.models, self._columns, strict=True):
+    def _answers(
+        self, faces: np.ndarray, vectors: np.ndarray, augmented: bool, balance: float | None
+    ) -> Iterator[np.ndarray]:
+        for model in self.models:
             own = vectors if model.features != "none" else vectors[:, :0]
-            if self.frequencies is None or model.frequencies is None:
-                yield model.predict(faces, own, augmented)[:, columns]
-            else:
-                answers = model.predict(faces, own, augmented, balance=0.0)[:, columns]
-                yield _scaled(answers, self.frequencies / np.maximum(model.frequencies[columns], LEAST_FREQUENCY))
+            yield model.predict(faces, own, augmented, balance)[:, self._order(model)]
+
+    def _order(self, model: SavedModel) -> list[int]:
+        """The places of the expressions among those of a model."""
+        return [model.expressions.index(name) for name in self.expressions]
 
 
 def _scaled(probabilities: np.ndarray, factors: np.ndarray) -> np.ndarray:
