@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ferkit.flags import Parser, add_flags, local_path, override
+from ferkit.flags import Parser, add_flags, local_path, override, path_or_address
 from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command, ended_by_signals, quiet_libraries
 from ferkit.settings import check
@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     camera = VIDEO_PREDICTOR.camera_source
     parser.add_argument(
         "--source",
+        type=path_or_address,
         metavar="N|PATH|URL",
         help=f"a camera's number, a video, pictures like frames/%%04d.png, a stream (default: {camera})",
     )

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override
+from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override, path_or_address
 from ferkit.model_flags import add_model_flags, recognizer_of
 from ferkit.processes import command, complain, ended_by_signals
 from ferkit.settings import check
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
-    check_log(arguments.log)
+    check_log(arguments.log, arguments.image)
     failed = found = False
     albums: dict[str, list[str]] = {}
     for given in arguments.image:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finish = functools.partial(write_pictures, outputs, settings.show_confidence, stems, recognizer)
     with ended_by_signals(), contextlib.ExitStack() as stack:
         log = stack.enter_context(PictureLog(arguments.log, recognizer)) if arguments.log is not None else None
-        left = paths if log is None else log.left(paths, outputs)
+        left = paths if log is None else log.left(paths, outputs, stems)
         found = log is not None and log.faces > 0
         run = stack.enter_context(contextlib.closing(answers(recognizer, left, arguments.processes, finish)))
         done = len(paths) - len(left)
@@ -91,7 +91,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line of this script."""
     parser = Parser(description="Recognize the expression of every face in a picture.")
     parser.add_argument(
-        "--image", nargs="+", required=True, metavar="PATH", help="pictures, folders of pictures, - for standard input"
+        "--image",
+        nargs="+",
+        required=True,
+        type=path_or_address,
+        metavar="PATH",
+        help="pictures, folders of pictures, - for standard input",
     )
     parser.add_argument(
         "--output",

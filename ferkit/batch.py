@@ -1,7 +1,7 @@
 """Recognition of many pictures: in several processes, with a log that a later run continues.
 
 with PictureLog("faces.csv", recognizer) as log:
-    left = [path for path in paths if path not in log]
+    left = log.left(paths, {}, {})
     for answer in answers(recognizer, left, processes=2):
         log.write(answer)
 """
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +27,9 @@ from ferkit.files import lock, open_file, place_for, written
 from ferkit.interpreter import use_one_thread
 from ferkit.processes import one_opencv_thread, parallel
 from ferkit.recognition import Face, Recognizer, as_row
-from ferkit.vision.pictures import read_image
+from ferkit.vision.albums import explanation_of
+from ferkit.vision.boxes import Box
+from ferkit.vision.pictures import STDIN, read_scaled
 
 LOGS = (".csv", ".jsonl")
 _FEWEST = 4  # pictures for which another process is worth its start
@@ -39,14 +42,18 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
-def check_log(path: str | None) -> None:
-    """Raises UserError when `path` has a suffix that no log has."""
-    if path is not None and Path(path).suffix.lower() not in LOGS:
+def check_log(path: str | None, images: Sequence[str]) -> None:
+    """Raises UserError when `path` has a suffix that no log has, and for a picture that no log can tell from others."""
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in LOGS:
         raise UserError(f"--log={path} has none of the suffixes {' '.join(LOGS)}")
+    if not {*STDIN}.isdisjoint(images):
+        raise UserError("standard input has no name for --log: save the picture as a file first, or leave out --log")
 
 
 class Answer(NamedTuple):
-    """What was found in one picture."""
+    """What was found in one picture. The boxes are in pixels of the file, also if it was read scaled down."""
 
     path: str
     faces: list[Face] | None  # None: the picture could not be read
@@ -59,12 +66,14 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """Reads and recognizes each picture, in this order. Each of several processes uses one core.
 
+    Only this process has a standard input, so if that is among the pictures, this process does all.
+
     finish: is called with the path, image, faces and crops (48, 48) of each picture that can be read, in the process
     that read it. A UserError that it raises becomes the answer's error.
     """
     work = functools.partial(_answer, recognizer, finish)
     processes = min(processes, max(1, len(paths) // _FEWEST))
-    if processes == 1:
+    if processes == 1 or not {*STDIN}.isdisjoint(paths):
         if paths:
             recognizer.warm_up()  # so that the seconds of the first picture are those of recognition alone
         yield from map(work, paths)
@@ -82,13 +91,16 @@ def _prepare(recognizer: Recognizer) -> None:
 def _answer(recognizer: Recognizer, finish: Finish | None, path: str) -> Answer:
     faces, seconds = None, 0.0
     try:
-        image = read_image(path)
+        image, scale = read_scaled(path)
+        if scale != 1:
+            recognizer = recognizer.with_settings(smallest_face=math.ceil(recognizer.settings.smallest_face / scale))
         started = time.perf_counter()
         found, crops = recognizer.cut(image)
-        faces = recognizer.classify(found, crops)
+        inside = recognizer.classify(found, crops)
         seconds = time.perf_counter() - started
+        faces = [dataclasses.replace(face, box=Box(*(round(side * scale) for side in face.box))) for face in inside]
         if finish is not None:
-            finish(path, image, faces, crops)
+            finish(path, image, inside, crops)
     except UserError as error:
         return Answer(path, faces, seconds, str(error))
     return Answer(path, faces, seconds, None)
@@ -112,15 +124,16 @@ class PictureLog:
     """A table of the faces in pictures: a CSV file with a row for each face, or one JSON object for each picture.
 
     A picture is added in one piece, so an interruption loses no picture that was added. A picture without a face has a
-    row too. A log that exists is continued; an incomplete end, which a crash or a full disk can leave, is removed.
-    Raises UserError for a file that is no such log, for the log of another model or other settings, and when another
-    process is writing it.
+    row too. The names of the pictures become absolute, so that a run from another folder knows them; relative ones, of
+    earlier versions, are taken as relative to the working directory. A log that exists is continued; an incomplete end,
+    which a crash or a full disk can leave, is removed. Raises UserError for a file that is no such log, for the log of
+    another model or other settings, and when another process is writing it.
     """
 
     def __init__(self, path: str | Path, recognizer: Recognizer):
         self.path = Path(path)
         self.faces = 0  # in all of its pictures
-        self._done: set[str] = set()  # real paths of its pictures
+        self._done: dict[str, int] = {}  # the faces in its pictures, by their real paths
         self._made_with = made_with(recognizer)
         self._json = self.path.suffix.lower() == ".jsonl"
         face = ("face", "x", "y", "width", "height", "expression", "confidence", "score", *recognizer.expressions)
@@ -145,15 +158,22 @@ class PictureLog:
     def __exit__(self, *exception: object) -> None:
         self._resources.close()
 
-    def left(self, paths: Sequence[str], outputs: Mapping[str, Path]) -> list[str]:
-        """Those of `paths` that are not in the log, or whose annotated copy in `outputs` is missing.
+    def left(self, paths: Sequence[str], outputs: Mapping[str, Path], stems: Mapping[str, Path]) -> list[str]:
+        """Those of `paths` that are not in the log, or whose annotated copy or explanations are missing.
+
+        outputs, stems: see albums.output_paths and albums.explanation_stems.
 
         Raises UserError for a name that does not fit into a line of CSV.
         """
         broken = [path for path in paths if not self._json and ("\n" in path or "\r" in path)]
         if broken:
             raise UserError(f"{broken[0]!r} has a line break in its name: use a --log with the suffix .jsonl")
-        return [path for path in paths if path not in self or (path in outputs and not outputs[path].exists())]
+        return [path for path in paths if path not in self or self._lacks(outputs.get(path), stems.get(path), path)]
+
+    def _lacks(self, copy: Path | None, stem: Path | None, path: str) -> bool:
+        numbers = range(1, self._done[os.path.realpath(path)] + 1)
+        wanted = [] if stem is None else [explanation_of(stem, number) for number in numbers]
+        return not all(place.exists() for place in (*wanted, *([] if copy is None else [copy])))
 
     def __len__(self) -> int:
         return len(self._done)
@@ -165,6 +185,7 @@ class PictureLog:
         """Adds a picture, unless it is in the log already, or has an error, so that another run tries it again."""
         if answer.error is not None or answer.path in self:
             return
+        answer = answer._replace(path=_absolute(answer.path))
         faces = answer.faces or []
         if self._json:
             self._append(as_json(answer, made_with=self._made_with).encode() + b"\n")
@@ -175,7 +196,7 @@ class PictureLog:
         self._add(answer.path, len(faces))
 
     def _add(self, path: str, faces: int) -> None:
-        self._done.add(os.path.realpath(path))
+        self._done[os.path.realpath(path)] = faces
         self.faces += faces
 
     def _append(self, content: bytes) -> None:
@@ -222,6 +243,12 @@ class PictureLog:
             raise ValueError("too few or too many columns")
         faces = int(row[1])
         return row[0], faces, faces == 0 or int(row[2]) == faces, row[-1]
+
+
+def _absolute(path: str) -> str:
+    """The path from the root. The file keeps its own name, also if it is a link."""
+    folder, name = os.path.split(path)
+    return path if os.path.isabs(path) else os.path.join(os.path.realpath(folder), name)
 
 
 def _cells(face: Face) -> list[object]:

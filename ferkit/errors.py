@@ -26,8 +26,9 @@ def one_line(text: str) -> str:
 def without_credentials(text: str) -> str:
     """`text` without what looks like a user name and a password, or like the options behind the `?` of an address.
 
-    A password may contain an `@` or a `/`, so all from the scheme to the last `@` is left out.
+    A password may contain an `@` or a `/`, so all from the scheme to the last `@` is left out. A time, as in the name
+    `12:30@party.jpg`, is no password.
     """
     text = re.sub(r"(:/+)\S*@", r"\1", text)
-    text = re.sub(r"[^\s'\"=:/]+:[^\s:/\\'\"][^\s'\"]*@", "…@", text)
+    text = re.sub(r"(?!\d+:\d+@)[^\s'\"=:/]+:[^\s:/\\'\"][^\s'\"]*@", "…@", text)
     return re.sub(r"(:/+[^\s'\"?]+\?)[^\s'\"]+", r"\1…", text)

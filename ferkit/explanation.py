@@ -19,6 +19,7 @@ from ferkit.ensemble import Ensemble
 from ferkit.interpreter import SharedInterpreter
 from ferkit.recognition import Face, Recognizer
 from ferkit.saved_model import SavedModel
+from ferkit.vision.albums import explanation_of
 from ferkit.vision.pictures import write_image
 
 _PATCH, _STEP = 12, 4  # side and distance of the squares that are covered one after another, in pixels
@@ -136,7 +137,7 @@ def write_explanations(stem: Path, recognizer: Recognizer, faces: Sequence[Face]
     explainer = _explainer_of(recognizer)
     for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1):
         write_image(f"{stem}_{number}_crop.png", crop)
-        write_image(f"{stem}_{number}.png", sheet(explainer, face, crop))
+        write_image(explanation_of(stem, number), sheet(explainer, face, crop))
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, command_line, full_disk
 
 import predict
-from ferkit.batch import Answer, PictureLog, answers
+from ferkit.batch import Answer, PictureLog, answers, made_with
 from ferkit.data.drawn_faces import draw_photo
 from ferkit.errors import UserError
 from ferkit.files import lock
@@ -203,7 +203,7 @@ def test_log_cut_anywhere_is_mended(recognizer, tmp_path, suffix):
     for length in range(0, len(whole), 5):
         path.write_bytes(whole[:length])
         with PictureLog(path, recognizer) as log:
-            left = log.left(paths, {})
+            left = log.left(paths, {}, {})
             assert left == paths[len(log) :] and len(log) < 6
             for answer in given:
                 log.write(answer)  # those that are there are not written again
@@ -215,14 +215,14 @@ def test_full_disk_is_said_and_costs_at_most_the_last_picture(recognizer, tmp_pa
     path = tmp_path / "faces.csv"
     with (
         PictureLog(path, recognizer) as log,
-        full_disk(500),
+        full_disk(900),
         pytest.raises(UserError, match="faces.csv: no space is left"),
     ):
         for answer in some_answers(20):
             log.write(answer)
-    assert path.stat().st_size == 500
+    assert path.stat().st_size == 900
     with PictureLog(path, recognizer) as log:
-        assert len(log) == path.read_bytes().count(b"\n") - 1 - log.faces // 2 > 0
+        assert len(log) == len(pictures_of(path)) > 0
 
 
 # --- what is in the log already --------------------------------------------------------------------------------------
@@ -248,6 +248,46 @@ def test_copy_that_is_missing_is_made_without_a_second_row(folder, raw_model, tm
     (copies / "03.png").unlink()
     assert main(folder, raw_model, log, f"--output={copies}") == 2
     assert (copies / "03.png").exists() and log.read_bytes() == before
+
+
+def test_explanations_that_are_missing_are_made_without_a_second_row(folder, raw_model, tmp_path):
+    """Of a picture without a face there is none, so nothing is missing."""
+    log, maps = tmp_path / "faces.csv", tmp_path / "maps"
+    images = [str(folder / name) for name in ("00.png", "01.png", "sky.png")]
+    flags = ["--image", *images, f"--model_path={raw_model}", f"--log={log}"]
+    assert predict.main(flags) == 0
+    before = log.read_bytes()
+    for missing in ([], ["01.png_2.png"]):
+        for name in missing:
+            (maps / name).unlink()
+        assert predict.main([*flags, f"--explain={maps}"]) == 0
+        assert (maps / "00.png_1.png").exists() and (maps / "01.png_2.png").exists() and log.read_bytes() == before
+    times = {path.name: path.stat().st_mtime_ns for path in maps.iterdir()}
+    assert predict.main([*flags, f"--explain={maps}"]) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in maps.iterdir()} == times
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_pictures_are_known_from_any_folder(recognizer, tmp_path, monkeypatch, suffix):
+    """Two pictures of one name in two folders are two; one picture named in two ways is one."""
+    answers = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with PictureLog(tmp_path / f"faces{suffix}", recognizer) as log:
+            assert log.left(["a.jpg"], {}, {}) == ["a.jpg"]
+            answers[name] = some_answers(2)[1]._replace(path="a.jpg")
+            log.write(answers[name])
+            log.write(answers[name])
+            assert len(log) == len(answers)
+    monkeypatch.chdir(tmp_path)
+    with PictureLog(tmp_path / f"faces{suffix}", recognizer) as log:
+        assert log.left(["one/a.jpg", "two/../one/a.jpg", str(tmp_path / "two/a.jpg"), "a.jpg"], {}, {}) == ["a.jpg"]
+
+
+def test_standard_input_has_no_place_in_a_log(folder, raw_model, tmp_path, capsys):
+    assert predict.main(["--image", str(folder), "-", f"--log={tmp_path}/faces.csv"]) == 2
+    assert "standard input has no name for --log" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 def test_another_model_or_other_settings_make_another_log(recognizer, small_model, tmp_path):
@@ -315,8 +355,15 @@ def test_log_takes_the_place_of_what_is_printed(folder, capsys):
     assert exit.value.code == 2 and "not allowed with" in capsys.readouterr().err
 
 
-def test_every_setting_of_recognition_is_known_to_the_log():
-    """A setting that decides what is found, and any new one, tells logs apart."""
+def test_every_setting_of_recognition_is_known_to_the_log(recognizer):
+    """A setting that decides what is found, and any new one, tells logs apart; no other one does."""
     from ferkit.batch import _ELSEWHERE
 
-    assert {field.name for field in dataclasses.fields(VideoPredictor)} > _ELSEWHERE
+    fields = {field.name: field for field in dataclasses.fields(VideoPredictor)}
+    assert fields.keys() > _ELSEWHERE
+    changed = Recognizer(recognizer.model_path)
+    for name, field in fields.items():
+        value = field.default
+        other = not value if isinstance(value, bool) else value * 2 if isinstance(value, tuple | str) else value + 1
+        changed.settings = dataclasses.replace(recognizer.settings, **{name: other or "other"})
+        assert (made_with(changed) != made_with(recognizer)) == (name not in _ELSEWHERE), name

@@ -44,9 +44,27 @@ def test_pattern_in_quotes_and_standard_input(raw_model, tmp_path, monkeypatch, 
     assert capsys.readouterr().out.startswith("Prediction: ")
 
 
+def test_standard_input_is_read_beside_many_pictures(raw_model, tmp_path, monkeypatch, capsys):
+    """The workers of several processes have no standard input."""
+    for number in range(8):
+        Image.new("L", (48, 48), 90).save(tmp_path / f"{number}.png")
+    flags = [f"--model_path={raw_model}", "--processes=2"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "1.png").read_bytes())))
+    assert predict.main(["--image", str(tmp_path), "-", *flags]) == 0
+    assert capsys.readouterr().out.count("Prediction: ") == 9
+
+
+@pytest.mark.parametrize("flag", ["--image=", "--image=a\0b"])
+def test_nothing_is_no_picture(flag, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([flag])
+    assert "is no path" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "fragment"),
     [
+        ("12:30@party.jpg", "cannot read 12:30@party.jpg: no such file"),
         ("none*.png", "no file matches none*.png"),
         ("https://example.org/a.jpg", "cannot read https://example.org/a.jpg: download the picture first"),
     ],

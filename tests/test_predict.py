@@ -205,14 +205,17 @@ def test_empty_folder_is_said(small_model, tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_no_picture_in_a_folder_ends_nothing(photo, small_model, tmp_path, capsys):
-    shutil.copy(photo, tmp_path / "photo.png")
-    (tmp_path / "._photo.png").write_bytes(b"what macOS puts beside it")
-    assert pictures(str(tmp_path)) == [str(tmp_path / "photo.png")]
-    (tmp_path / "circle.png").symlink_to("circle.png")
+    album = tmp_path / "album"
+    album.mkdir()
+    shutil.copy(photo, album / "photo.png")
+    (album / "._photo.png").write_bytes(b"what macOS puts beside it")
+    assert pictures(str(album)) == [str(album / "photo.png")]
+    (album / "circle.png").symlink_to("circle.png")
     flags = "--output", tmp_path / "out", "--model_path", small_model
-    assert main("--image", tmp_path, *flags) == 2
+    assert main("--image", album, f"{'long' * 70}.png", *flags) == 2
     output = capsys.readouterr()
     assert output.err.startswith("error: ") and "circle.png" in output.err and "photo.png" in output.out
+    assert "File name too long" in output.err
     assert (tmp_path / "out" / "photo.png").exists()
 
 
@@ -249,6 +252,8 @@ def places(images: list[str], output: str) -> dict[str, str]:
         (["one", "two/deep"], "out", {"one/face.png": "out/one/face.png", "two/deep/face.png": "out/deep/face.png",
                                       "two/deep/other.webp": "out/deep/other.webp"}),
         (["one/face.png", "./one"], "out", {"one/face.png": "out/face.png"}),
+        (["two/deep/*"], "out", {"two/deep/face.png": "out/face.png", "two/deep/other.webp": "out/other.webp"}),
+        (["one/f*.png"], "out", {"one/face.png": "out/face.png"}),
     ],
 )  # fmt: skip
 def test_annotated_copies_keep_apart(albums, images, output, expected):
@@ -259,7 +264,10 @@ def test_annotated_copies_keep_apart(albums, images, output, expected):
     ("images", "output", "fragment"),
     [
         (["one/face.png"], "one/face.png", "would overwrite"),
-        (["one"], "one", "would overwrite"),
+        (["one"], "one", "--output=one lies in a folder that is read"),
+        (["two"], "two/deep/out", "--output=two/deep/out lies in a folder that is read"),
+        (["two/**/*.png"], "two/out", "--output=two/out lies in a folder that is read"),
+        (["two/deep/*.png"], "two/deep", "would overwrite"),
         (["one/face.png", "two/deep/face.png"], "out", "one after another"),
         (["gifs"], "out", "one after another"),
         (["one", "two"], "taken", "must be a folder"),
@@ -272,6 +280,23 @@ def test_no_picture_is_overwritten(albums, images, output, fragment, small_model
     assert main("--image", *images, "--output", output, "--model_path", small_model) == 2
     assert fragment in capsys.readouterr().err
     assert {path: path.read_bytes() for path in albums.rglob("*") if path.is_file()} == before
+
+
+def test_no_explanation_is_overwritten(albums, small_model, capsys):
+    images = "one/face.png", "two/deep/face.png"
+    assert main("--image", *images, "--explain", "why", "--model_path", small_model) == 2
+    assert "the explanation of two/deep/face.png would overwrite another in why/face.png" in capsys.readouterr().err
+    assert not (albums / "why").exists()
+
+
+def test_boxes_of_a_very_large_picture_are_in_its_pixels(small_model, photo, monkeypatch, capsys):
+    assert main("--image", photo, "--model_path", small_model, "--json") == 0
+    whole = json.loads(capsys.readouterr().out)["faces"]
+    monkeypatch.setattr("ferkit.vision.pictures._LONGEST_SIDE", max(Image.open(photo).size) // 2)
+    narrower = min(face["box"][2] for face in whole) * 3 // 4
+    assert main("--image", photo, "--model_path", small_model, "--json", f"--smallest_face={narrower}") == 0
+    shrunk = json.loads(capsys.readouterr().out)["faces"]
+    assert np.allclose([face["box"] for face in shrunk], [face["box"] for face in whole], atol=25)
 
 
 def test_batch_goes_on_after_an_empty_folder_and_a_copy_that_cannot_be_written(small_model, albums, capsys):

@@ -10,6 +10,7 @@ from typing import NoReturn
 import imutils.paths
 
 from ferkit.errors import UserError, without_credentials
+from ferkit.files import real_path
 from ferkit.vision.pictures import WRITTEN_SUFFIXES, is_animated, is_hidden, picture_suffixes
 
 _ANIMATED_SUFFIXES = (".apng", ".avif", ".avifs", ".gif", ".png", ".webp")
@@ -27,7 +28,7 @@ def pictures(path: str) -> list[str]:
         if not matching:
             raise UserError(f"no file matches {path}")
         return matching
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         return [path]
     _check_readable(path)
     inside = [file for file in _files(path) if Path(file).suffix.lower() in picture_suffixes()]
@@ -48,7 +49,7 @@ def notes(albums: Mapping[str, Sequence[str]]) -> list[str]:
     """
     lines = []
     for given, album in albums.items():
-        if Path(given).is_dir():
+        if os.path.isdir(given):
             others = {Path(file).suffix.lower() or "no suffix" for file in {*_files(given)} - {*album}}
             count = len({*_files(given)} - {*album})
             if count:
@@ -87,56 +88,71 @@ def output_paths(albums: Mapping[str, Sequence[str]], paths: Sequence[str], outp
     albums: the files and folders that the user gave, each with its pictures. Raises UserError when `output` does not
     fit, and when a copy would replace a picture that is read, or another copy.
     """
-    if output is None:
+    if output is None or not paths:
         return {}
-    folders = [given for given in albums if Path(given).is_dir()]
-    if not folders and len(albums) == 1:
-        if Path(output).is_dir():
+    if [*albums] == [*paths] and len(paths) == 1:  # a single file, neither a folder nor a pattern
+        if os.path.isdir(output):
             raise UserError(f"{output} is a folder: for one picture --output must be a file, like annotated.jpg")
         outputs = {path: Path(output) for path in paths}
     else:
-        if Path(output).suffix.lower() in WRITTEN_SUFFIXES and not Path(output).is_dir():
+        if Path(output).suffix.lower() in WRITTEN_SUFFIXES and not os.path.isdir(output):
             raise UserError(f"--output={output}: for several pictures it must be a folder, like annotated/")
-        if Path(output).is_file():
-            raise UserError(f"{output} is a file: for several pictures --output must be a folder")
-        places = _places_below(albums, paths, output)
+        places = _places_below(albums, paths, output, "--output")
         outputs = {
             path: place if place.suffix.lower() in WRITTEN_SUFFIXES else Path(f"{place}.png")
             for path, place in places.items()
         }
     read = {os.path.realpath(path) for path in paths}
-    written: set[str] = set()
-    for path, place in outputs.items():
+    for place in outputs.values():
         if place.suffix.lower() not in WRITTEN_SUFFIXES:
             raise UserError(f"{place} has no suffix of a picture: use .jpg or .png")
         if os.path.realpath(place) in read:
             raise UserError(f"--output={output} would overwrite {place}, which is to be read: name another place")
-        if os.path.realpath(place) in written:
-            raise UserError(f"the copy of {path} would overwrite another in {place}: recognize them one after another")
-        written.add(os.path.realpath(place))
+    _check_apart(outputs, "copy")
     return outputs
 
 
 def explanation_stems(albums: Mapping[str, Sequence[str]], paths: Sequence[str], folder: str | None) -> dict[str, Path]:
-    """How the names of each picture's explanations in `folder` begin; empty without a folder.
+    """How the names of each picture's explanations in `folder` begin; empty without a folder. See `explanation_of`.
 
-    Raises UserError when the explanations would be written among the pictures that are read.
+    Raises UserError when the explanations would be written among the pictures that are read, or over others.
     """
     if folder is None:
         return {}
-    if Path(folder).is_file():
-        raise UserError(f"{folder} is a file: --explain must be a folder")
-    if any(Path(given).is_dir() and Path(folder).resolve().is_relative_to(Path(given).resolve()) for given in albums):
-        raise UserError(f"--explain={folder} lies in a folder that is read: name another folder")
-    return _places_below(albums, paths, folder)
+    stems = _places_below(albums, paths, folder, "--explain")
+    _check_apart(stems, "explanation")
+    return stems
 
 
-def _places_below(albums: Mapping[str, Sequence[str]], paths: Sequence[str], folder: str) -> dict[str, Path]:
+def explanation_of(stem: Path, number: int) -> Path:
+    """The file with the explanation of one of a picture's faces, which are counted from 1."""
+    return Path(f"{stem}_{number}.png")
+
+
+def _check_apart(places: Mapping[str, Path], what: str) -> None:
+    """Raises UserError when two pictures have the same place."""
+    taken: set[str] = set()
+    for path, place in places.items():
+        if os.path.realpath(place) in taken:
+            raise UserError(
+                f"the {what} of {path} would overwrite another in {place}: recognize them one after another, each into "
+                "a place of its own"
+            )
+        taken.add(os.path.realpath(place))
+
+
+def _places_below(albums: Mapping[str, Sequence[str]], paths: Sequence[str], folder: str, flag: str) -> dict[str, Path]:
     """A place inside `folder` for each of `paths`, laid out as in the folder that it came from.
 
-    If there are several folders among the `albums`, each one gets a subfolder with its name.
+    If there are several folders among the `albums`, each one gets a subfolder with its name. Raises UserError when
+    `folder`, which `flag` names, is a file, and when a later run would find there what this one writes.
     """
-    folders = [given for given in albums if Path(given).is_dir()]
+    if os.path.isfile(folder):
+        raise UserError(f"{folder} is a file: {flag} must be a folder for several pictures")
+    folders = [given for given in albums if os.path.isdir(given)]
+    searched = [*folders, *(given.partition("**")[0] or "." for given in albums if "**" in given)]
+    if any(real_path(folder).is_relative_to(real_path(place)) for place in searched):
+        raise UserError(f"{flag}={folder} lies in a folder that is read: name another folder")
     places: dict[str, Path] = {}
     for given, album in albums.items():
         below = Path(folder) / Path(given).resolve().name if len(folders) > 1 else Path(folder)
