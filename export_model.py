@@ -31,14 +31,14 @@ DEFAULT = next(iter(SHIPPED_MODELS))
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from ferkit import saved_model  # here, so that a missing package gives a one-line error
-    from ferkit.ensemble import paths_of
+    from ferkit.ensemble import weights_of
     from ferkit.export import check_output, export
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
     check_output(arguments.format, arguments.output)
     chosen = chosen_model(arguments, TRAINING, DEFAULT)
-    if len(paths_of(chosen)) > 1:
+    if len(weights_of(chosen)) > 1:
         raise UserError(f"{chosen} are several models: export one at a time")
     model = saved_model.load(chosen)
     export(model, arguments.format, arguments.output, arguments.batch, settings.balance)

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     recognizers = [Recognizer(path, override(VIDEO_PREDICTOR, arguments)) for path in arguments.model_path]
     sets = {folder: labelled(folder, arguments.most) for folder in arguments.photos}
-    scores = []
+    scores, decided = [], []
     for folder, photos in sets.items():
         truth = np.array([EMOTIONS.index(expression) for expression, _ in photos])
         print(f"\n# {folder.name}: {len(photos)} pictures")
@@ -72,12 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             predictions = np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), len(EMOTIONS))
             right.append(predictions == truth)
             scores.append({"set": folder.name, "model": path, **report(path, truth, predictions, probabilities)})
-        if len(right) == 2:
-            first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-            chance = binomtest(first, first + second).pvalue if first + second else 1.0
-            print(f"\nRight with the first model alone: {first}, with the second alone: {second} (p = {chance:.2g})")
+        if len(right) > 1:
+            print(f"\n{compared(*right[-2:])}")
+            decided.append(right[-2:])
     print(f"\n{summary(scores)}")
+    if decided:
+        print(f"\nAll sets together: {compared(*map(np.concatenate, zip(*decided, strict=True)))}")
     return 0
+
+
+def compared(before: np.ndarray, last: np.ndarray) -> str:
+    """How often one of the last two models is right alone, with the p of McNemar's exact test. (N,) bool each."""
+    first, second = int((before & ~last).sum()), int((last & ~before).sum())
+    chance = binomtest(first, first + second).pvalue if first + second else 1.0
+    return f"Right with the last but one model alone: {first}, with the last alone: {second} (p = {chance:.2g})"
 
 
 def summary(scores: Sequence[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ SHIPPED_MODELS = {
     "fer2013": "pretrained/saved_model.bin",
     "fer2013_large": "pretrained/fer2013_large/saved_model.bin",
 }
-DEFAULT_MODEL = "ferplus+fer2013_large"  # unless another one is named: two of them that answer together
+MIXTURES = {"mixed": "ferplus+ferplus+fer2013_large"}  # short names of several that answer together
+DEFAULT_MODEL = "mixed"  # unless another one is named
 TEACHER = SHIPPED_MODELS["fer2013"]  # from which networks learn with settings=taught
 SHAPE_PREDICTOR = "shape_predictor_68_face_landmarks.dat"

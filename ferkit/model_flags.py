@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferkit.constants import DEFAULT_MODEL, SHIPPED_MODELS
+from ferkit.constants import DEFAULT_MODEL, MIXTURES, SHIPPED_MODELS
 from ferkit.flags import add_flags, either, local_path, override
 from ferkit.settings import DatasetPaths, Training, VideoPredictor
 
@@ -25,9 +25,10 @@ def add_model_flags(parser: Any, dataset: DatasetPaths, training: Training) -> N
 
 def add_model_path(parser: Any, training: Training, default: str = DEFAULT_MODEL) -> None:
     """Adds the flag that names a saved model; `chosen_model` reads it. default: while there is no trained model."""
-    several = ", or several joined by a plus" if default == DEFAULT_MODEL else ""
+    included = (*MIXTURES, *SHIPPED_MODELS) if default in MIXTURES else SHIPPED_MODELS
+    several = ", or several joined by a plus" if default in MIXTURES else ""
     help = (
-        f"the model: a file, or {either(SHIPPED_MODELS)} for one of the included models{several} (default: "
+        f"the model: a file, or {either(included)} for an included one{several} (default: "
         f"{training.save_model_path}, or {default} while there is none)"
     )
     parser.add_argument("--model_path", "--save_model_path", type=local_path, metavar="PATH", help=help)
@@ -50,5 +51,5 @@ def chosen_model(arguments: argparse.Namespace, training: Training, default: str
     given, path = arguments.model_path, training.save_model_path
     chosen = Path(given) if given is not None else model_to_use(path, default)
     if given is None and chosen != Path(path):
-        print(f"note: no trained model at {path} yet: using the included {default}", file=sys.stderr)
+        print(f"note: no trained model at {path} yet: using the included model {default}", file=sys.stderr)
     return chosen

@@ -51,7 +51,7 @@ def as_row(face: Face) -> dict[str, Any]:
 class Recognizer:
     """Recognizes faces in pictures with a saved model. Any number of threads and forked processes can share it.
 
-    model_path: a file, or the short name of a shipped model, "ferplus" or "fer2013"; or several joined by a plus, which
+    model_path: a file, or the short name of an included model, such as "ferplus"; or several joined by a plus, which
     answer together. By default it is `best_model/saved_model.bin` in the working directory or, if there is none,
     DEFAULT_MODEL. settings: how faces are found, cropped and recognized.
 
@@ -172,7 +172,7 @@ def _find(image: np.ndarray, settings: VideoPredictor, known: Sequence[Box]) -> 
 def model_to_use(trained: str | Path | None = None, default: str = DEFAULT_MODEL) -> Path:
     """The model at `trained`, by default `best_model/saved_model.bin`; if there is none, the included `default`."""
     path = Path(trained or Training().save_model_path)
-    shipped = all(saved_model.find(name).exists() for name in ensemble.paths_of(default))
+    shipped = all(saved_model.find(name).exists() for name in ensemble.weights_of(default))
     return Path(default) if not path.exists() and shipped else path
 
 

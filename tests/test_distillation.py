@@ -99,9 +99,8 @@ def test_several_teachers_are_averaged_as_if_they_had_learned_the_same_labels(ra
     teachers = Teacher(f"{paths[0]}+{paths[1]}", EMOTIONS, "none")
     asked = teachers.probabilities(faces.images, faces.features, np.full(7, 1 / 7))
     said = saved_model.load(paths[0]).predict(faces.images, faces.features)
-    moved = [said / own * shares[0] for own in shares]  # as if all had learned the labels of the first
-    expected = np.mean([rows / rows.sum(axis=1, keepdims=True) for rows in moved], axis=0) / shares[0]
-    np.testing.assert_allclose(asked, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
+    moved = [said / own / (said / own).sum(axis=1, keepdims=True) for own in shares]
+    np.testing.assert_allclose(asked, np.mean(moved, axis=0), atol=1e-4)
     digest = trained.facts["network_sha256"]
     assert [facts["teacher_sha256"] for facts in teachers.facts["teachers"]] == [digest, digest]
 
@@ -198,8 +197,8 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
 
 def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_teachers("pretrained/saved_model.bin") == [str(ROOT / "pretrained" / "saved_model.bin")]
-    assert find_teachers("ferplus") == [str(ROOT / "pretrained" / "ferplus" / "saved_model.bin")]
+    assert find_teachers("pretrained/saved_model.bin") == {str(ROOT / "pretrained" / "saved_model.bin"): 1}
+    assert find_teachers("ferplus") == {str(ROOT / "pretrained" / "ferplus" / "saved_model.bin"): 1}
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "saved_model.bin").write_text("one's own")
-    assert find_teachers("pretrained/saved_model.bin") == ["pretrained/saved_model.bin"]
+    assert find_teachers("pretrained/saved_model.bin") == {"pretrained/saved_model.bin": 1}

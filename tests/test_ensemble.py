@@ -30,50 +30,35 @@ def no_vectors(faces: np.ndarray) -> np.ndarray:
     return np.zeros((len(faces), 0), np.float32)
 
 
-def test_every_model_answers_as_if_it_had_learned_the_labels_of_the_first(crop):
-    first, second = saved_model.load("ferplus"), saved_model.load("fer2013_large")
+@pytest.mark.parametrize("balance", [None, 0.0, 1.0])
+def test_answers_are_averaged_and_one_that_is_named_twice_counts_twice(crop, balance):
     faces = np.stack([crop, crop[:, ::-1], crop // 3, 255 - crop])
-    together = ensemble.load("ferplus+fer2013_large")
-    answers = [model.predict(faces, no_vectors(faces), balance=0.0) for model in (first, second)]
-    moved = answers[1] * first.frequencies / second.frequencies
-    mean = (answers[0] + moved / moved.sum(axis=1, keepdims=True)) / 2
-    np.testing.assert_allclose(together.predict(faces, no_vectors(faces), balance=0.0), mean, atol=1e-5)
-    balanced = mean / first.frequencies
-    np.testing.assert_allclose(
-        together.predict(faces, no_vectors(faces), balance=1.0),
-        balanced / balanced.sum(axis=1, keepdims=True),
-        atol=1e-5,
+    first, second = (
+        saved_model.load(name).predict(faces, no_vectors(faces), balance=balance) for name in ("ferplus", "fer2013")
     )
-    saved = mean / first.frequencies ** first.facts["training"]["balance"]
-    np.testing.assert_allclose(
-        together.predict(faces, no_vectors(faces)), saved / saved.sum(axis=1, keepdims=True), atol=1e-5
-    )
-
-
-def test_a_model_of_unknown_frequencies_is_taken_to_favour_none(crop):
-    faces = crop[None]
-    single = [saved_model.load(name).predict(faces, no_vectors(faces), balance=1.0) for name in ("fer2013", "ferplus")]
-    for names in ("fer2013+ferplus", "ferplus+fer2013"):
-        together = ensemble.load(names).predict(faces, no_vectors(faces), balance=1.0)
-        np.testing.assert_allclose(together.argmax(), 3)
-        np.testing.assert_allclose(together[0, 3], np.mean(single, axis=0)[0, 3], atol=0.01)
-    whole = ensemble.load("fer2013+ferplus").predict(faces, no_vectors(faces), balance=1.0)
-    np.testing.assert_allclose(whole, np.mean(single, axis=0), atol=1e-6)
+    for names, expected in (
+        ("ferplus+fer2013", (first + second) / 2),
+        ("fer2013+ferplus+fer2013", (first + 2 * second) / 3),
+    ):
+        together = ensemble.load(names)
+        assert len(together.models) == 2
+        np.testing.assert_allclose(together.predict(faces, no_vectors(faces), balance=balance), expected, atol=1e-6)
+    with pytest.raises(UserError, match=r"ferplus\+ does not name a model before and after each plus"):
+        ensemble.load("ferplus+")
 
 
 def test_expressions_may_be_in_another_order_but_not_others(small_model, raw_model, tmp_path):
     model = saved_model.load(raw_model)
     turned = saved_model.SavedModel(model.flatbuffer, {**model.facts, "expressions": model.expressions[::-1]})
     faces = np.random.default_rng(0).integers(0, 256, (3, 48, 48), np.uint8)
-    answers = Ensemble([model, turned], ["a", "b"]).predict(faces, no_vectors(faces), balance=0.0)
+    answers = Ensemble([model, turned], ["a", "b"], [3, 1]).predict(faces, no_vectors(faces), balance=0.0)
     assert answers.shape == (3, 7)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
     own = model.predict(faces, no_vectors(faces), balance=0.0)
-    other = own[:, ::-1] * model.frequencies / model.frequencies[::-1]
-    np.testing.assert_allclose(answers, (own + other / other.sum(axis=1, keepdims=True)) / 2, atol=1e-5)
+    np.testing.assert_allclose(answers, 0.75 * own + 0.25 * own[:, ::-1], atol=1e-5)
     strange = saved_model.SavedModel(model.flatbuffer, {**model.facts, "expressions": list("abcdefg")})
     with pytest.raises(UserError, match="a and b have different expressions: they cannot answer together"):
-        Ensemble([model, strange], ["a", "b"])
+        Ensemble([model, strange], ["a", "b"], [1, 1])
 
 
 def test_models_share_features_or_use_the_pixels_alone(small_model, raw_model):
@@ -85,20 +70,18 @@ def test_models_share_features_or_use_the_pixels_alone(small_model, raw_model):
     hog = saved_model.load(small_model)
     hog.features = "hog"
     with pytest.raises(UserError, match="a needs landmarks and b hog: they cannot answer together"):
-        Ensemble([landmarks, hog], ["a", "b"])
+        Ensemble([landmarks, hog], ["a", "b"], [1, 1])
 
 
 def test_they_are_the_default_and_a_file_comes_before_a_plus(tmp_path, monkeypatch, capsys, raw_model):
     monkeypatch.chdir(tmp_path)
-    assert str(Recognizer().model_path) == DEFAULT_MODEL == "ferplus+fer2013_large"
+    assert str(Recognizer().model_path) == DEFAULT_MODEL == "mixed"
     assert predict.main(["--image", str(PORTRAIT), "--json"]) == 0
     printed, errors = capsys.readouterr()
     (row,) = json.loads(printed)["faces"]
-    (face,) = Recognizer("ferplus+fer2013_large").recognize(read_image(PORTRAIT))
+    (face,) = Recognizer("ferplus+ferplus+fer2013_large").recognize(read_image(PORTRAIT))
     assert row["probabilities"] == pytest.approx(face.probabilities, abs=1e-5)
-    assert (
-        errors == "note: no trained model at best_model/saved_model.bin yet: using the included ferplus+fer2013_large\n"
-    )
+    assert errors == "note: no trained model at best_model/saved_model.bin yet: using the included model mixed\n"
     Path("a+b").write_bytes(raw_model.read_bytes())
     assert Recognizer("a+b").model.facts == saved_model.load(raw_model).facts
     with pytest.raises(UserError, match="no trained model at nowhere"):

@@ -165,7 +165,9 @@ def test_shipped_model_is_used_until_one_is_trained(small_model, photo, tmp_path
     assert "no trained model at other.bin" in capsys.readouterr().err
     assert main("--image", photo) == 0
     (note,) = capsys.readouterr().err.splitlines()
-    assert "no trained model at best_model/saved_model.bin yet" in note and f"the included {DEFAULT_MODEL}" in note
+    assert (
+        "no trained model at best_model/saved_model.bin yet" in note and f"the included model {DEFAULT_MODEL}" in note
+    )
 
     trained.parent.mkdir()
     shutil.copy(small_model, trained)

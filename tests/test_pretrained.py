@@ -115,7 +115,7 @@ def test_fresh_clone_recognizes_a_portrait(tmp_path):
     portrait = str(ROOT / "docs" / "portrait.jpg")
     run = run_script("predict.py", "--image", portrait, "--output=annotated.png", cwd=tmp_path)
     assert run.returncode == 0 and "Prediction: Happy" in run.stdout
-    assert f"using the included {DEFAULT_MODEL}" in run.stderr
+    assert f"using the included model {DEFAULT_MODEL}" in run.stderr
     assert (tmp_path / "annotated.png").is_file()
     run = run_script("predict.py", "--image", portrait, "--model_path=fer2013", cwd=tmp_path)
     assert run.returncode == 0 and "Prediction: Happy" in run.stdout and run.stderr == ""

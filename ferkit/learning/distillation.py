@@ -1,6 +1,6 @@
 """Knowledge distillation: a network learns the probabilities of a teacher, a saved model, in addition to the labels.
 
-    teacher = Teacher("ferplus+fer2013_large", dataset.expressions, "landmarks")  # two that answer together
+    teacher = Teacher("ferplus+fer2013_large", dataset.expressions, "landmarks")  # the mean of two
     teacher.probabilities(faces, vectors)  # (N, 48, 48) uint8, (N, size) float32 -> (N, K) float32
 
 A label names one expression. The probabilities of a better network also say which other expressions a face could show,
@@ -19,7 +19,6 @@ import numpy as np
 from ferkit import ensemble, saved_model
 from ferkit.constants import TEACHER
 from ferkit.errors import UserError
-from ferkit.features import JOINED
 from ferkit.saved_model import SavedModel
 
 LEAST = 1e-6  # least probability of an expression
@@ -36,27 +35,28 @@ class Teacher:
         found = find_teachers(path)
         if missing := [one for one in found if not Path(one).is_file()]:
             raise UserError(f"no teacher at {missing[0]}: name another --teacher, or copy it there")
-        self._model = ensemble.load(JOINED.join(found), threads=1)  # the network needs the other cores
-        if self._model.features not in ("none", kind):
-            raise UserError(
-                f"the teacher {path} wants features={self._model.features}, which the network in training has not: "
-                "name another --teacher, or use its --features"
-            )
-        if unknown := [name for name in expressions if name not in self._model.expressions]:
-            raise UserError(f"the teacher {path} does not know {', '.join(unknown)}: name another --teacher")
-        self._columns = [self._model.expressions.index(name) for name in expressions]
+        self._models = {one: saved_model.load(one, threads=1) for one in found}  # the network needs the other cores
+        self._weights = found
+        for name, model in self._models.items():
+            if model.features not in ("none", kind):
+                raise UserError(
+                    f"the teacher {name} wants features={model.features}, which the network in training has not: "
+                    "name another --teacher, or use its --features"
+                )
+            if unknown := [one for one in expressions if one not in model.expressions]:
+                raise UserError(f"the teacher {name} does not know {', '.join(unknown)}: name another --teacher")
+        self._expressions = tuple(expressions)
 
     @property
     def facts(self) -> dict[str, Any]:
         """The facts that identify the teacher, independent of its path."""
-        if isinstance(self._model, SavedModel):
-            return _facts_of(self._model)
-        return {"teachers": [_facts_of(model) for model in self._model.models]}
+        facts = [_facts_of(model) for model in self._models.values()]
+        return facts[0] if len(facts) == 1 else {"teachers": facts, "teacher_weights": [*self._weights.values()]}
 
     @property
     def feature_provenance(self) -> dict[str, dict[str, Any]]:
         """How its features were computed: see features.provenance."""
-        return self._model.feature_provenance
+        return {name: known for model in self._models.values() for name, known in model.feature_provenance.items()}
 
     def probabilities(
         self, faces: np.ndarray, vectors: np.ndarray, frequencies: np.ndarray | None = None
@@ -65,21 +65,27 @@ class Teacher:
 
         If the teacher knows more expressions, the probabilities of the K expressions are scaled to sum to 1. They are
         equal for a face to which it gives none of these expressions.
-        frequencies: the share of each expression among the labels of the network (K,). If the model tells how frequent
-        they were among its own labels, it answers as if they had been so frequent: see Ensemble.
+        frequencies: the share of each expression among the labels of the network (K,). A model that tells how frequent
+        they were among its own labels answers as if they had been so frequent: the same face is Neutral more often
+        among the votes of FER+ than among the labels of FER2013.
         """
         count = len(faces)
-        if self._model.features == "none":
-            vectors = vectors[:, :0]
         if count > saved_model.BATCH:  # padded to whole batches: a smaller last batch would allocate memory again
             rows = np.arange(count + -count % saved_model.BATCH) % count
             faces, vectors = faces[rows], vectors[rows]
-        own = self._model.frequencies
-        if frequencies is None or own is None:
-            answers = self._model.predict(faces, vectors)[:count, self._columns]
+        answers = [self._answers(model, faces, vectors, frequencies)[:count] for model in self._models.values()]
+        return np.average(answers, axis=0, weights=[*self._weights.values()])
+
+    def _answers(
+        self, model: SavedModel, faces: np.ndarray, vectors: np.ndarray, frequencies: np.ndarray | None
+    ) -> np.ndarray:
+        columns = [model.expressions.index(name) for name in self._expressions]
+        own = vectors if model.features != "none" else vectors[:, :0]
+        if frequencies is None or model.frequencies is None:
+            answers = model.predict(faces, own)[:, columns]
         else:
-            moved = np.asarray(frequencies, np.float32) / np.maximum(own[self._columns], saved_model.LEAST_FREQUENCY)
-            answers = self._model.predict(faces, vectors, balance=0.0)[:count, self._columns] * moved
+            moved = frequencies / np.maximum(model.frequencies[columns], saved_model.LEAST_FREQUENCY)
+            answers = model.predict(faces, own, balance=0.0)[:, columns] * moved.astype(np.float32)
         known = np.maximum(answers, np.float32(LEAST))
         return known / known.sum(axis=1, keepdims=True)
 
@@ -89,9 +95,11 @@ def _facts_of(model: SavedModel) -> dict[str, Any]:
     return {"teacher_sha256": model.facts["network_sha256"], **calibration}
 
 
-def find_teachers(path: str) -> list[str]:
-    """The paths of the files; the included models are found from every working directory."""
-    return [
-        str(saved_model.shipped("fer2013") if one == TEACHER and not Path(one).exists() else saved_model.find(one))
-        for one in ensemble.paths_of(path)
-    ]
+def find_teachers(path: str) -> dict[str, int]:
+    """The paths of the files, and how much each counts; the included models are found from every working directory."""
+    return {
+        str(
+            saved_model.shipped("fer2013") if one == TEACHER and not Path(one).exists() else saved_model.find(one)
+        ): weight
+        for one, weight in ensemble.weights_of(path).items()
+    }

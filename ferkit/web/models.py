@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ferkit import saved_model
 from ferkit.constants import DEFAULT_MODEL, SHIPPED_MODELS
-from ferkit.ensemble import paths_of
+from ferkit.ensemble import weights_of
 from ferkit.recognition import Recognizer
 
 TRAINED = "trained"  # the name of a model that is not an included one
 _TITLES = {
-    DEFAULT_MODEL: "FER+ and FER2013 together",
+    "mixed": "FER+ and FER2013 together",
     "ferplus": "FER+: as people see it",
     "fer2013": "FER2013: its own labels",
     "fer2013_large": "FER2013: its own labels, larger",
@@ -31,7 +31,7 @@ class Models:
         self._lock = threading.Lock()
         shipped = {name: saved_model.shipped(name) for name in SHIPPED_MODELS}
         self._paths = {name: path for name, path in shipped.items() if path.is_file()}
-        if all(name in self._paths for name in paths_of(DEFAULT_MODEL)):
+        if all(name in self._paths for name in weights_of(DEFAULT_MODEL)):
             self._paths = {DEFAULT_MODEL: Path(DEFAULT_MODEL), **self._paths}
         here = chosen.model_path.resolve()
         own = (name for name, path in self._paths.items() if path.resolve() == here or name == str(chosen.model_path))
