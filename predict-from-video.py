@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ferkit.flags import Parser, add_flags, local_path, override, path_or_address
 from ferkit.model_flags import add_model_flags, recognizer_of
-from ferkit.processes import command, ended_by_signals, quiet_libraries
+from ferkit.processes import command, complain, ended_by_signals, quiet_libraries
 from ferkit.settings import check
 from parameters import DATASET, TRAINING, VIDEO_PREDICTOR
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ferkit.video.report import Report
     from ferkit.video.source import Reader, open_video
     from ferkit.video.window import Display, Window
+    from ferkit.vision import drawing
 
     settings = in_video(override(VIDEO_PREDICTOR, arguments))
     source = str(settings.camera_source) if arguments.source is None else arguments.source
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         display = stack.enter_context(Display()) if settings.window else None
         video = stack.enter_context(open_video(source))
         recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
+        for note in drawing.notes(recognizer.expressions) if settings.window or arguments.output is not None else ():
+            complain(note, "note")
         recognizer.warm_up()
         if display is not None:
             display.check()

@@ -63,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(note, "note")
     recognizer = recognizer_of(arguments, settings, DATASET, TRAINING)
     stems = explanation_stems(albums, paths, arguments.explain)
+    if outputs or stems:
+        from ferkit.vision import drawing
+
+        for note in drawing.notes(recognizer.expressions):
+            complain(note, "note")
     finish = functools.partial(write_pictures, outputs, settings.show_confidence, stems, recognizer)
     with ended_by_signals(), contextlib.ExitStack() as stack:
         log = stack.enter_context(PictureLog(arguments.log, recognizer)) if arguments.log is not None else None

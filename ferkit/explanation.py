@@ -20,6 +20,7 @@ from ferkit.interpreter import SharedInterpreter
 from ferkit.recognition import Face, Recognizer
 from ferkit.saved_model import SavedModel
 from ferkit.vision.albums import explanation_of
+from ferkit.vision.drawing import draw_text
 from ferkit.vision.pictures import write_image
 
 _PATCH, _STEP = 12, 4  # side and distance of the squares that are covered one after another, in pixels
@@ -148,10 +149,11 @@ def _explainer_of(recognizer: Recognizer) -> Explainer:
 def sheet(explainer: Explainer, face: Face, crop: np.ndarray) -> np.ndarray:
     """The crop, the maps over it, and the probabilities, side by side: BGR."""
     panels = [(cv2.cvtColor(_enlarged(crop), cv2.COLOR_GRAY2BGR), "what the network sees")]
-    activation = explainer.activation_map(crop, face.expression)
+    own = explainer.model.expressions[[*face.probabilities].index(face.expression)]  # the settings may rename it
+    activation = explainer.activation_map(crop, own)
     if activation is not None:
         panels.append((_over(crop, activation), f"class activation map: {face.expression}"))
-    panels.append((_over(crop, explainer.occlusion_map(crop, face.expression)), f"occlusion: {face.expression}"))
+    panels.append((_over(crop, explainer.occlusion_map(crop, own)), f"occlusion: {face.expression}"))
     panels.append((_bars(face), "probabilities"))
     width = len(panels) * (_SIDE + _GAP) + _GAP
     drawn = np.full((_SIDE + _TEXT + 2 * _GAP, width, 3), 255, np.uint8)
@@ -190,6 +192,4 @@ def _bars(face: Face) -> np.ndarray:
 
 
 def _write(drawn: np.ndarray, text: str, x: int, y: int) -> None:
-    from ferkit.vision.drawing import ascii_text
-
-    cv2.putText(drawn, ascii_text(text), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    draw_text(drawn, text, (x, y), 0.45, (0, 0, 0))

@@ -161,7 +161,7 @@ def not_written(path: str | Path, error: OSError) -> UserError:
         return UserError(f"no permission to write {path}: name another place")
     if isinstance(error, FileExistsError | NotADirectoryError):
         return UserError(f"cannot write {path}: a part of its path is a file, not a folder: name another place")
-    return UserError(f"cannot write {path}: {error.strerror or error}")
+    return UserError(f"cannot write {path}: {error.strerror or error}: name another place")
 
 
 def _new_file_beside(path: Path) -> tuple[Path, int]:

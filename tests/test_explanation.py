@@ -84,7 +84,17 @@ def test_occlusion_finds_what_decides(monkeypatch):
 def test_sheet_is_red_where_the_map_speaks_for_the_expression(monkeypatch):
     evidence = np.zeros((3, 3))
     evidence[0, 0], evidence[2, 2] = 2.0, -2.0
-    explainer = SimpleNamespace(activation_map=lambda *_: evidence, occlusion_map=lambda *_: np.zeros((48, 48)))
+    asked = []
+
+    def activation_map(crop: np.ndarray, expression: str) -> np.ndarray:
+        asked.append(expression)
+        return evidence
+
+    explainer = SimpleNamespace(
+        model=SimpleNamespace(expressions=("Wütend", "Happy as the model says", "Traurig")),
+        activation_map=activation_map,
+        occlusion_map=lambda *_: np.zeros((48, 48)),
+    )
     face = Face.of(Box(0, 0, 48, 48), {"Angry": 0.2, "Happy": 0.7, "Sad": 0.1})
     crop = np.full((48, 48), 128, np.uint8)
     drawn = sheet(explainer, face, crop).astype(int)
@@ -92,7 +102,7 @@ def test_sheet_is_red_where_the_map_speaks_for_the_expression(monkeypatch):
     panels = [
         drawn[gap + text : gap + text + side, left : left + side] for left in range(gap, drawn.shape[1], side + gap)
     ]
-    assert len(panels) == 4
+    assert len(panels) == 4 and asked == ["Happy as the model says"], "the settings may have renamed it"
     assert (panels[0] == 128).all() and (panels[2] == 128).all()
     blue, green, red = panels[1][side // 8, side // 8]
     assert red > 150 > 110 > green and red > blue

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ferkit import features
 from ferkit.errors import UserError
-from ferkit.vision import blazeface, libfacedetection, pictures
+from ferkit.vision import blazeface, drawing, libfacedetection, pictures
 from ferkit.vision.boxes import Box
 from ferkit.vision.cropping import crop_face
 from ferkit.vision.detection import DETECTORS, find_faces
@@ -434,6 +434,28 @@ def test_note_is_written_into_the_corner():
 def test_draws_on_any_size(shape):
     image = np.full(shape, 128, np.uint8)
     assert draw_faces(image, [Box(0, 0, 3, 3)], ["Überrascht 97%"]).shape == (*shape[:2], 3)
+
+
+def test_letters_that_opencv_lacks_are_drawn_with_a_font(monkeypatch):
+    import matplotlib
+
+    monkeypatch.setattr(drawing, "_FONTS", ("no such.ttf", f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"))
+    drawing._font_file.cache_clear()
+    image, box = np.full((240, 320, 3), 128, np.uint8), Box(40, 60, 100, 100)
+    drawn = [draw_faces(image, [box], [name]) for name in ("", "Счастье 97%", "Печаль 97%", "Счастье")]
+    assert all((one != other).any() for one in drawn for other in drawn if one is not other)
+    white = [(one > 200).all(axis=2).sum() for one in drawn]
+    assert white[1] > white[3] > 100
+    names = ["Happy", "Счастье"]
+    assert drawing.notes(names) == [] and draw_faces(image, [box], [""], [dict.fromkeys(names, 0.5)]).any()
+    assert drawing.notes([*names, "笑"]) == [
+        "no font of this system has the letters of 笑: pictures lack them, tables do not"
+    ]
+    monkeypatch.setattr(drawing, "_FONTS", ())
+    drawing._font_file.cache_clear()
+    assert drawing.notes(names) and drawing.notes(["Überrascht", "Déçu"]) == []
+    assert (draw_faces(image, [box], ["Счастье 97%"]) != draw_faces(image, [box], [""])).any(), "the percentage stays"
+    drawing._font_file.cache_clear()
 
 
 def test_one_label_a_box():

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import load_script, moving_faces, write_video
 
+from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
 from ferkit.recognition import Face
 from ferkit.video.recording import FaceLog
-from ferkit.video.report import Report
+from ferkit.video.report import Report, colors_of
 from ferkit.video.source import Frame
 from ferkit.video.tracking import Tracked
 from ferkit.vision.boxes import Box
@@ -125,6 +126,23 @@ def test_page_about_next_to_nothing(tmp_path, count):
         report.add(frame, [tracked(1, 0.5, 0.4, 0.1)])
     page = Page(report.page())
     assert len(page.all("polygon")) == 3 * count and ("No face was found" in page.text) == (count == 0)
+
+
+def test_page_without_a_frame_is_not_written(tmp_path):
+    (tmp_path / "page.html").write_text("of an earlier video")
+    with pytest.raises(UserError, match="no frame"), Report(tmp_path / "page.html", "cut.mp4", EXPRESSIONS):
+        raise UserError("no frame")
+    assert (tmp_path / "page.html").read_text() == "of an earlier video"
+
+
+@pytest.mark.parametrize(
+    "names", [EMOTIONS, [*EMOTIONS[:4], *"abcdefghijklmnop"], "abcdefghijklmnopqrst", ["b", "Sad"]]
+)
+def test_every_expression_has_a_colour_of_its_own(names):
+    colors = colors_of(names)
+    assert [*colors] == [*names] and len({*colors.values()}) == len(names)
+    own = colors_of(EMOTIONS)
+    assert all(colors[name] == own[name] for name in names if name in own)
 
 
 def test_long_video_gives_a_small_page(tmp_path):

@@ -675,6 +675,25 @@ def test_log_can_be_read_while_it_is_written(tmp_path):
         ]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_log_replaces_only_an_earlier_one_and_only_with_a_frame(tmp_path, suffix):
+    path = tmp_path / f"faces{suffix}"
+    face = Tracked(3, Face.of(Box(-1, 2, 30, 30), {"Happy": 0.25, "Sad": 0.75}))
+    with FaceLog(path, ["Happy", "Sad"]) as log:
+        assert not path.exists()
+        log.write(1, 0.1, [face])
+    before = path.read_text()
+    with FaceLog(path, ["Other", "Names"]):
+        pass
+    assert path.read_text() == before
+    with FaceLog(path, ["Happy", "Sad"]) as log:
+        log.write(1, 0.1, [])
+    assert path.read_text() == before[: before.index("0.1")] * (suffix == ".csv")
+    path.write_text('image,faces,face\n"a.jpg",0,\n' if suffix == ".csv" else '{"image": "a.jpg"}\n')
+    with pytest.raises(UserError, match=f"faces{suffix} exists and is no table of this command"):
+        FaceLog(path, ["Happy", "Sad"])
+
+
 def test_damaged_frames_of_a_file_are_passed_over(clip, tmp_path):
     """Whatever is wrong in the middle, the frames after it are read."""
     content = bytearray(clip.read_bytes())

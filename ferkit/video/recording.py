@@ -12,15 +12,16 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import av
 import av.container
 import numpy as np
 
 from ferkit.errors import UserError
-from ferkit.files import place_for, whole_file, written
+from ferkit.files import check_beginning, check_writable, place_for, whole_file, written
 from ferkit.processes import uninterrupted
 from ferkit.recognition import Face
 from ferkit.video.tracking import Tracked
@@ -40,6 +41,7 @@ _MJPEG = Codecs("mjpeg", {"qmin": "2", "qmax": "3"}, "yuvj420p", "mp3")
 CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".avi": _MJPEG}  # by the file's suffix
 LOGS = (".csv", ".jsonl")
 _CLOCK = Fraction(1, 90_000)  # one tick of a recording's time stamps, in seconds
+_COLUMNS = ("seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence", "score")  # of the CSV
 _NAMES = ("seconds", "frame", "face", "box", "expression", "confidence", "score", "probabilities")  # in a line of JSON
 _LONGEST_PAUSE = 10.0  # seconds without a frame in a live recording; a longer gap is a pause and is left out
 LONGEST_STILL = 600.0  # the same for a file, where a longer gap is a jump in its time stamps
@@ -152,49 +154,58 @@ class FaceLog:
     """Writes one row for each face of each frame: a CSV file with a header, or one JSON object per line.
 
     Rows can be read while the file is being written. seconds and frame are those of the source. The box is in pixels.
-    The probabilities are smoothed over time. empty_frames: a frame without a face has a row too, with empty cells.
+    The probabilities are smoothed over time. empty_frames: a frame without a face has a row too, with empty cells. The
+    log of an earlier video is replaced when the first frame comes. Raises UserError for a file that is no such log.
     """
 
     def __init__(self, path: str | Path, expressions: Sequence[str], empty_frames: bool = False):
         self.path = Path(path)
         self.empty_frames = empty_frames
         self._json = self.path.suffix.lower() == ".jsonl"
-        place = place_for(path)
-        with written(path):
-            self._file = open(place, "w", newline="", buffering=1, encoding="utf-8")  # noqa: SIM115 closed below
-            self._rows = csv.writer(self._file, lineterminator="\n")
-            if not self._json:
-                heading = ["seconds", "frame", "face", "x", "y", "width", "height", "expression", "confidence", "score"]
-                self._rows.writerow([*heading, *expressions])
-                self._columns = len(heading) + len(expressions)
+        self._columns = (*_COLUMNS, *expressions)
+        self._file: TextIO | None = None
+        check_beginning(path, f'{{"{_NAMES[0]}": '.encode() if self._json else ",".join(_COLUMNS).encode())
+        check_writable(self.path.parent)
 
     def __enter__(self) -> "FaceLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with written(self.path):
-            self._file.close()
+        if self._file is not None:
+            with written(self.path):
+                self._file.close()
 
     def write(self, number: int, seconds: float, faces: Sequence[Tracked]) -> None:
         """Adds the faces of one frame."""
         with written(self.path):
+            file = self._file = self._file or self._opened()
             if not faces and self.empty_frames:
-                self._write_empty(number, round(seconds, 4))
+                file.write(self._empty(number, round(seconds, 4)))
             for identity, face in faces:
-                self._write(number, seconds, identity, face)
+                file.write(self._line(number, seconds, identity, face))
 
-    def _write(self, number: int, seconds: float, identity: int, face: Face) -> None:
+    def _opened(self) -> TextIO:
+        file = open(place_for(self.path), "w", newline="", buffering=1, encoding="utf-8")  # noqa: SIM115 see __exit__
+        if not self._json:
+            file.write(_csv_line(self._columns))
+        return file
+
+    def _line(self, number: int, seconds: float, identity: int, face: Face) -> str:
         probabilities = {name: round(value, 4) for name, value in face.probabilities.items()}
         where = round(seconds, 4), number, identity
         what = face.expression, round(face.confidence, 4), round(face.score, 4)
         if self._json:
             row = dict(zip(_NAMES, (*where, list(face.box), *what, probabilities), strict=True))
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        else:
-            self._rows.writerow([*where, *face.box, *what, *probabilities.values()])
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        return _csv_line([*where, *face.box, *what, *probabilities.values()])
 
-    def _write_empty(self, number: int, seconds: float) -> None:
+    def _empty(self, number: int, seconds: float) -> str:
         if self._json:
-            self._file.write(json.dumps({**dict.fromkeys(_NAMES), "seconds": seconds, "frame": number}) + "\n")
-        else:
-            self._rows.writerow([seconds, number, *[""] * (self._columns - 2)])
+            return json.dumps({**dict.fromkeys(_NAMES), "seconds": seconds, "frame": number}) + "\n"
+        return _csv_line([seconds, number, *[""] * (len(self._columns) - 2)])
+
+
+def _csv_line(row: Iterable[object]) -> str:
+    line = StringIO()
+    csv.writer(line, lineterminator="\n").writerow(row)
+    return line.getvalue()

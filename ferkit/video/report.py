@@ -29,7 +29,10 @@ _COLORS = {  # the palette of Okabe and Ito, which colour-blind people can tell 
     "Angry": "#d55e00", "Disgust": "#009e73", "Fear": "#cc79a7", "Happy": "#f0e442", "Sad": "#0072b2",
     "Surprise": "#e69f00", "Neutral": "#b8b8b8",
 }  # fmt: skip
-_OTHER_COLORS = ("#56b4e9", "#7f5539", "#000000")
+_OTHER_COLORS = (  # the rest of theirs, brown, and most of Paul Tol's muted colours: for up to 20 classes in all
+    "#56b4e9", "#7f5539", "#000000", "#cc6677", "#332288", "#ddcc77", "#117733", "#882255", "#44aa99", "#999933",
+    "#aa4499", "#661100", "#99dd55",
+)  # fmt: skip
 _POINTS = 240  # in the plot of one person
 _MOST = 40  # people on the page
 _SHORTEST = 1.0  # seconds that somebody must be seen to have a place on it, unless nobody is
@@ -64,6 +67,7 @@ class _Person:
 class Report:
     """Collects what is seen in a video, and writes the page at the end, also after Ctrl-C or an error.
 
+    Without a frame, no page is written, and that of an earlier video stays.
     It keeps some 40 bytes for each face of each frame, and a small picture of each expression of each person.
     """
 
@@ -71,8 +75,7 @@ class Report:
         self.path = Path(path)
         self.name = name
         self.expressions = tuple(expressions)
-        others = iter(_OTHER_COLORS * len(self.expressions))
-        self._colors = {name: _COLORS.get(name) or next(others) for name in self.expressions}
+        self._colors = colors_of(self.expressions)
         self._people: dict[int, _Person] = {}
         self._frames = self._with_faces = 0
         self._start = self._end = 0.0  # seconds of the first and last frame
@@ -81,6 +84,8 @@ class Report:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not self._frames:
+            return
         with uninterrupted(), whole_file(self.path) as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
 
@@ -242,6 +247,13 @@ def _thinned(person: _Person, count: int) -> tuple[list[float], np.ndarray]:
     parts = np.array_split(np.arange(len(times)), min(len(times), _POINTS))
     means = np.stack([probabilities[part].mean(axis=0) for part in parts])
     return [float(times[part].mean()) for part in parts], means
+
+
+def colors_of(expressions: Sequence[str]) -> dict[str, str]:
+    """A colour for each of up to 20 expressions: FER2013's have their own, the others what is left."""
+    known = {name: _COLORS[name] for name in expressions if name in _COLORS}
+    left = (color for color in (*_COLORS.values(), *_OTHER_COLORS) if color not in known.values())
+    return {name: known.get(name) or next(left, "#000000") for name in expressions}
 
 
 def _thumbnail(image: np.ndarray, box: Box) -> bytes:
