@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ferkit.constants import SHIPPED_MODELS
 from ferkit.errors import UserError
+from ferkit.files import is_same
 from ferkit.flags import Parser, add_flags, local_path, override, positive
 from ferkit.model_flags import add_model_path, chosen_model
 from ferkit.processes import command
@@ -25,6 +26,7 @@ from ferkit.settings import check
 from parameters import TRAINING, VIDEO_PREDICTOR
 
 DEFAULT = next(iter(SHIPPED_MODELS))
+MOST_FACES = 4096  # in one run of an exported model
 
 
 @command
@@ -37,9 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
     check_output(arguments.format, arguments.output)
+    if (arguments.batch or 1) > MOST_FACES:
+        raise UserError(f"--batch={arguments.batch}: at most {MOST_FACES} faces in one run")
     chosen = chosen_model(arguments, TRAINING, DEFAULT)
     if len(weights_of(chosen)) > 1:
         raise UserError(f"{chosen} are several models: export one at a time")
+    if is_same(arguments.output, saved_model.find(chosen)):
+        raise UserError(f"--output={arguments.output} would overwrite the model that is read: name another file")
     model = saved_model.load(chosen)
     export(model, arguments.format, arguments.output, arguments.batch, settings.balance)
     path = Path(arguments.output)

@@ -13,7 +13,9 @@ if __name__ == "__main__":  # Ctrl-C ends the imports below without a traceback
     begin()
 
 import argparse
+import ipaddress
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +33,8 @@ _SHORTEST_TOKEN = 16
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    import numpy as np
+
     from ferkit.web.app import LOOPBACK_HOSTS, create_app, warm_up  # here, so that a missing package gives one line
     from ferkit.web.models import Models
     from ferkit.web.server import is_loopback, listening, serve
@@ -44,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown, port = f"[{host}]" if ":" in host else host, listener.getsockname()[1]
         trusted = {name.lower() for name in (*LOOPBACK_HOSTS, host, *arguments.trusted_host)}
         app = create_app(models, token, trusted)
+        models.recognizer(models.default).find(np.zeros((64, 64, 3), np.uint8))  # a detector that cannot is said here
         warming = warm_up(models)
         if not is_loopback(host):
             print(
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             webbrowser.open(address)
         try:
-            serve(app, listener)
+            serve(app, listener, arguments.trusted_proxy)
         finally:
             warming.join()  # Python must not end while a thread is inside a network
     return 0
@@ -69,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(description="Serve a web page that recognizes live, and an HTTP API.")
     parser.add_argument(
         "--host",
+        type=host_name,
         default="127.0.0.1",
         metavar="ADDRESS",
         help="the address to listen on; the default is reached from this machine only (default: 127.0.0.1)",
@@ -84,8 +90,16 @@ def parser() -> argparse.ArgumentParser:
         "--trusted_host",
         nargs="+",
         default=[],
+        type=host_name,
         metavar="NAME",
         help="further names under which browsers may address the server, such as that of a proxy",
+    )
+    parser.add_argument(
+        "--trusted_proxy",
+        type=ip_address,
+        metavar="ADDRESS",
+        help="the IP address from which a proxy sends its requests: whom it names in X-Forwarded-For counts as the "
+        "client, so that those behind it do not share the limit of one",
     )
     add_yes_no(parser, "--open", default=False, help="open the page in the browser")
     add_model_flags(parser, DATASET, TRAINING)
@@ -93,6 +107,21 @@ def parser() -> argparse.ArgumentParser:
     add_flags(parser, VIDEO_PREDICTOR, *found, "smallest_face", "most_faces", "margin", "test_time_augmentation")
     add_flags(parser, VIDEO_PREDICTOR, "balance", "smoothing", "lost_face")
     return parser
+
+
+def host_name(text: str) -> str:
+    """Parses the name or address of a machine, also an IPv6 address in brackets, as browsers write it."""
+    if re.fullmatch(r"(\[.*\]|[^:]*):\d*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' has a port, which belongs to --port")
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def ip_address(text: str) -> str:
+    """Parses an IP address."""
+    try:
+        return str(ipaddress.ip_address(host_name(text)))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no IP address, like 127.0.0.1") from None
 
 
 def check_token(token: str | None, loopback: bool) -> None:

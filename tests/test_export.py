@@ -117,6 +117,22 @@ def test_number_of_faces_is_free_or_fixed(exported, tmp_path):
         run(fixed, faces)
 
 
+@pytest.mark.parametrize(
+    ("flag", "fragment"),
+    [
+        ("--batch=99999999999999999999", "at most 4096 faces"),
+        ("--output=mine.onnx", "--output=mine.onnx would overwrite the model that is read"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(raw_model, tmp_path, monkeypatch, capsys, flag, fragment):
+    monkeypatch.chdir(tmp_path)
+    content = Path(raw_model).read_bytes()
+    Path("mine.onnx").write_bytes(content)
+    assert export_model.main(["--model_path=mine.onnx", "--format=onnx", "--output=new.onnx", flag]) == 2
+    assert fragment in capsys.readouterr().err
+    assert Path("mine.onnx").read_bytes() == content and not Path("new.onnx").exists()
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
 @pytest.mark.parametrize("factors", [None, np.float32([3, 1, 0.2, 1, 8, 0.5, 1])], ids=["plain", "balanced"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

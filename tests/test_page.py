@@ -305,6 +305,7 @@ def test_photographs_are_annotated_and_their_table_is_saved(page, server, tmp_pa
         ("empty.png", "0", ""),
     ]
     assert float(rows[0]["Happy"]) == pytest.approx(face.confidence, abs=1e-4)
+    assert float(rows[0]["score"]) == pytest.approx(face.score, abs=1e-4)
     page.press("Clear")
     assert page.text("#gallery") == "" and not page.faults()
 

@@ -1,5 +1,6 @@
 """The HTTP API: what it answers, what it refuses, and what it stands."""
 
+import http.client
 import io
 import json
 import re
@@ -13,13 +14,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 
+import flask
 import numpy as np
 import pytest
 from conftest import JPEG, ROOT, Server, load_script
 from openapi_spec_validator import validate
 from PIL import Image
 
-from ferkit.constants import DEFAULT_MODEL
+from ferkit.constants import DEFAULT_MODEL, MIXTURES, SHIPPED_MODELS
 from ferkit.errors import UserError
 from ferkit.recognition import Recognizer
 from ferkit.video.tracking import Tracker
@@ -27,7 +29,7 @@ from ferkit.vision.pictures import read_image
 from ferkit.web import server as web_server
 from ferkit.web.app import create_app
 from ferkit.web.gate import Gate
-from ferkit.web.models import TRAINED, Models
+from ferkit.web.models import _TITLES, TRAINED, Models
 from ferkit.web.problems import Problem
 from ferkit.web.requests import MOST_BYTES
 from ferkit.web.server import is_loopback, listening
@@ -130,6 +132,7 @@ def test_models_are_listed_and_a_trained_one_comes_first(client, tmp_path):
     rows = create_app(Models(Recognizer(path))).test_client().get("/api/models").json["models"]
     included = [(name, False) for name in (DEFAULT_MODEL, "ferplus", "fer2013", "fer2013_large")]
     assert not any(row["title"].startswith("Your own") for row in rows[1:])
+    assert {*_TITLES} == {*SHIPPED_MODELS, *MIXTURES}
     assert [(row["name"], row["default"]) for row in rows] == [(TRAINED, True), *included]
     assert str(tmp_path) not in json.dumps(rows)
 
@@ -245,7 +248,7 @@ def test_hosts_and_origins_are_checked(client):
         assert recognize(client, Host=host, Origin=f"http://{host}").status_code == 200
     for path in ("/", "/api/models", "/static/style.css"):
         assert_problem(client.get(path, headers={"Host": "evil.example:5000"}), 400, "--trusted_host")
-    for origin in ("http://evil.example", "null", "http://localhost:5001", "http://localhost.evil.example"):
+    for origin in ("http://[", "http://evil.example", "null", "http://localhost:5001", "http://localhost.evil.example"):
         response = recognize(client, Host="localhost:5000", Origin=origin)
         assert_problem(response, 403)
         assert "Access-Control-Allow-Origin" not in response.headers
@@ -397,6 +400,19 @@ def test_request_that_arrives_too_slowly_is_cut_off(models, monkeypatch):
     assert time.monotonic() > started + 1
 
 
+@pytest.mark.parametrize(
+    ("trusted", "client"), [(None, "127.0.0.1"), ("127.0.0.1", "10.1.2.3"), ("10.0.0.1", "127.0.0.1")]
+)
+def test_only_the_trusted_proxy_says_who_its_clients_are(trusted, client):
+    app = flask.Flask("addresses")
+    app.add_url_rule("/", view_func=lambda: flask.request.remote_addr)
+    listener = listening("127.0.0.1", 0)
+    threading.Thread(target=web_server.serve, args=(app, listener, trusted), daemon=True).start()
+    connection = http.client.HTTPConnection(*listener.getsockname(), timeout=10)
+    connection.request("GET", "/", headers={"X-Forwarded-For": "1.1.1.1, 10.1.2.3"})
+    assert connection.getresponse().read().decode() == client
+
+
 @pytest.mark.slow
 def test_server_stands_fifty_clients(server):
     statuses: Counter[int] = Counter()
@@ -431,10 +447,22 @@ def test_server_tells_why_it_cannot_start(tmp_path, monkeypatch, capsys):
             (f"--port={port}", (port, "--port")),
             ("--host=0.0.0.0", ("--token",)),
             ("--token=short", ("16 characters",)),
+            ("--detector=yunet", ("--detector_model",)),
         ):
             assert main(["--model_path=ferplus", flag]) == 2
-            (line,) = capsys.readouterr().err.splitlines()
+            output = capsys.readouterr()
+            (line,) = output.err.splitlines()
             assert line.startswith("error: ") and all(fragment in line for fragment in fragments)
+            assert "Open " not in output.out
+    for flag, fragment in (
+        ("--host=127.0.0.1:5000", "'127.0.0.1:5000' has a port, which belongs to --port"),
+        ("--host=[::1]:80", "'[::1]:80' has a port"),
+        ("--trusted_proxy=proxy.example", "'proxy.example' is no IP address"),
+    ):
+        with pytest.raises(SystemExit):
+            main([flag])
+        assert fragment in capsys.readouterr().err
+    assert load_script("serve.py").parser().parse_args(["--host=[::1]"]).host == "::1"
     with pytest.raises(UserError, match="--port"):
         listening("127.0.0.1", 99999)
     with pytest.raises(UserError, match="--host"):

@@ -115,7 +115,7 @@ def draw_text(
     others that are such a letter with an accent, without the accent. The rest is written with a font of the system; if
     none has the letters, they are left out.
     """
-    font = _font_of(_plain(text), scale)
+    font = _font_of(text, scale)
     if font is None:
         cv2.putText(drawn, _ascii(text), origin, _FONT, scale, color, weight, cv2.LINE_AA)
         return
@@ -123,38 +123,38 @@ def draw_text(
     top, bottom, left, right = max(0, y - 2 * size), y + size, max(0, x), x + width_of(text, scale) + size
     region = drawn[top:bottom, left:right]
     mask = Image.new("L", (region.shape[1], region.shape[0]))
-    ImageDraw.Draw(mask).text((x - left, y - top), _plain(text), 255, font, anchor="ls")
+    ImageDraw.Draw(mask).text((x - left, y - top), text, 255, font, anchor="ls")
     share = np.asarray(mask)[..., None] / 255
     region[:] = np.rint(region * (1 - share) + share * np.array(color))
 
 
 def width_of(text: str, scale: float) -> int:
     """The width of a text that `draw_text` writes, in pixels."""
-    font = _font_of(_plain(text), scale)
+    font = _font_of(text, scale)
     return cv2.getTextSize(_ascii(text), _FONT, scale, 1)[0][0] if font is None else math.ceil(font.getlength(text))
 
 
 def notes(names: Sequence[str]) -> list[str]:
     """A line for the user if no font has all letters of the names of the expressions."""
-    unknown = [name for name in names if not _plain(name).isascii() and _font_of(_plain(name), 1) is None]
+    unknown = [name for name in names if not _is_plain(name) and _font_of(name, 1) is None]
     if not unknown:
         return []
     return [f"no font of this system has the letters of {', '.join(unknown)}: pictures lack them, tables do not"]
 
 
-def _plain(text: str) -> str:
-    """The text, of which letters with accents have lost these if that leaves a letter of ASCII."""
-    return "".join(_ascii(letter) or letter for letter in unicodedata.normalize("NFC", text))
+def _is_plain(text: str) -> bool:
+    """Whether all letters are of ASCII, or would be without their accents."""
+    return all(_ascii(letter) for letter in unicodedata.normalize("NFC", text))
 
 
 def _ascii(text: str) -> str:
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
-def _font_of(plain: str, scale: float) -> ImageFont.FreeTypeFont | None:
-    """A font for a text that is not all ASCII; None if there is none, or if it is not needed."""
-    others = "".join(sorted({letter for letter in plain if not letter.isascii()}))
-    file = _font_file(others) if others else None
+def _font_of(text: str, scale: float) -> ImageFont.FreeTypeFont | None:
+    """A font for a text with letters that OpenCV's lacks; None if there is none, or if it has none of these."""
+    others = "".join(sorted({letter for letter in text if not letter.isascii()}))
+    file = None if _is_plain(text) else _font_file(others)
     return None if file is None else _opened_font(file, max(1, round(30 * scale)))  # 22 pixels for a capital letter
 
 

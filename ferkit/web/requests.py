@@ -51,7 +51,10 @@ def check_host(request: flask.Request, trusted: Collection[str]) -> None:
 def check_origin(request: flask.Request) -> None:
     """Raises Problem (403) when a page of another site sends the request."""
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
+    try:
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
+    except ValueError:  # no address at all
+        foreign = True
     if foreign or (request.method not in ("GET", "HEAD") and site not in ("same-origin", "none")):
         raise Problem(403, "Pages of other sites may not use this server.")
 

@@ -43,8 +43,10 @@ def listening(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}, port {port}: {reason}; {cure}") from error
 
 
-def serve(app: Flask, listener: socket.socket) -> None:
+def serve(app: Flask, listener: socket.socket, trusted_proxy: str | None = None) -> None:
     """Answers requests until Ctrl-C or SIGTERM.
+
+    trusted_proxy: the address of a proxy that says in `X-Forwarded-For` who its clients are. Nobody else is believed.
 
     Waitress receives each request wholly before a thread works on it. So slow senders hold up nobody. Bodies stay in
     memory. Those that are somewhat too large are received as well, so that the client gets its answer.
@@ -60,6 +62,7 @@ def serve(app: Flask, listener: socket.socket) -> None:
         max_request_body_size=2 * MOST_BYTES,
         inbuf_overflow=2 * MOST_BYTES + 1,
         asyncore_use_poll=True,
+        **({"trusted_proxy": trusted_proxy, "trusted_proxy_headers": {"x-forwarded-for"}} if trusted_proxy else {}),
     )
     server.channel_class = _Channel
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a request that waits for a thread is no news

@@ -74,9 +74,9 @@ export function photographs(section, choice) {
   // As of predict.py --log, without its last column. Models may name different expressions.
   function table() {
     const names = [...new Set(answers.flatMap(({ faces }) => faces.flatMap((face) => Object.keys(face.probabilities))))];
-    const heads = ["image", "faces", "face", "x", "y", "width", "height", "expression", "confidence", ...names];
+    const heads = ["image", "faces", "face", "x", "y", "width", "height", "expression", "confidence", "score", ...names];
     const rows = answers.flatMap(({ image, faces }) => faces.length ? faces.map((face, index) => [
-      image, faces.length, index + 1, ...face.box, face.expression, face.confidence.toFixed(4),
+      image, faces.length, index + 1, ...face.box, face.expression, face.confidence.toFixed(4), face.score.toFixed(4),
       ...names.map((one) => face.probabilities[one]?.toFixed(4) ?? ""),
     ]) : [[image, 0, ...heads.slice(2).map(() => "")]]);
     return csv([heads, ...rows]);
