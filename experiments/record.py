@@ -19,6 +19,8 @@ import argparse
 import csv
 import dataclasses
 import hashlib
+import importlib.util
+import io
 import json
 import sys
 import zipfile
@@ -32,11 +34,12 @@ import numpy as np
 import parameters
 from ferkit.data.dataset import Dataset, Split, open_dataset
 from ferkit.errors import UserError
-from ferkit.files import open_file, whole_file
+from ferkit.files import check_writable, lock, open_file, read_text, whole_file
 from ferkit.flags import Parser, add_flags, add_yes_no, local_path, override
+from ferkit.learning.checkpoints import check_same
 from ferkit.learning.configuration import training_settings
 from ferkit.learning.evaluation import EVALUATED
-from ferkit.learning.run import Run, State, check_engine
+from ferkit.learning.run import Run, State, check_engine, check_trainable
 from ferkit.markdown import table
 from ferkit.processes import command
 from ferkit.provenance import commit
@@ -55,7 +58,10 @@ LARGE_BATCHES: dict[str, Any] = {
     "ema_decay": 0.998,
 }
 VOTES: dict[str, Any] = {"labels": "ferplus", "label_smoothing": 0.0, "blur": 0.2, "jpeg": 0.2, "darkness": 0.1}
-COLUMNS = ("name", "labels", "model", "seed", "teachers", "epochs", "best_epoch", "seconds", "device", "commit")
+COLUMNS = (
+    "name", "labels", "model", "seed", "teachers", "epochs", "best_epoch", "seconds", "device", "commit", "public_test"
+)  # fmt: skip
+CURE = "delete it or name another --work"
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.evaluate:
         print(evaluation(dataset, labels, work))
         return 0
+    table = Path(arguments.results or "results") / "record.csv"
+    rows_of(table)  # tells what is wrong with it before all the trainings
+    check_writable(table.parent)
     for planned in PLANS[labels]:
-        place = work / f"{planned.name}.npz"
-        if not place.is_file():
-            train(planned, dataset, labels, work)
-        add_row(Path(arguments.results or "results") / "record.csv", read(place).row)
-    save_student(dataset, labels, work)
+        check_trainable(planned.run(dataset, labels))
+    work.mkdir(parents=True, exist_ok=True)
+    with lock(work / "record") as locked:
+        if not locked:
+            raise UserError(f"another process trains in {work}: name another --work, or wait for it")
+        for planned in PLANS[labels]:
+            if not (work / f"{planned.name}.npz").is_file():
+                train(planned, dataset, labels, work)
+            add_row(table, finished(planned, dataset, labels, work).row)
+        save_student(dataset, labels, work)
     return 0
 
 
@@ -148,11 +162,11 @@ def train(planned: Planned, dataset: Dataset, labels: str, work: Path) -> None:
 
     learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
     teachers = [trained(name, dataset, labels, work, learn) for name in planned.teachers]
-    taught_by = "".join(read(work / f"{name}.npz").digest for name in planned.teachers)
-    suffix = f"-{hashlib.sha256(taught_by.encode()).hexdigest()[:8]}" if taught_by else ""
+    taught_by = digest_of_teachers(planned, work)
+    suffix = f"-{taught_by[:8]}" if taught_by else ""
     checkpoint = work / f"{planned.name}{suffix}.pt"  # other teachers begin another training
     print(f"Training {planned.name}: {planned.epochs} epochs", flush=True)
-    training = pytorch.TorchTraining(run, learn, validation, checkpoint, checkpoint.is_file(), teachers)
+    training = pytorch.TorchTraining(run, learn, validation, checkpoint, checkpoint.is_file(), teachers, CURE)
     state = training.fit()
     row = {
         "name": planned.name,
@@ -168,6 +182,7 @@ def train(planned: Planned, dataset: Dataset, labels: str, work: Path) -> None:
         "public_test": round(state.best["validation_accuracy"], 5),
     }
     arrays: dict[str, Any] = {"state": json.dumps(dataclasses.asdict(state)), "row": json.dumps(row)}
+    arrays["taught_by"] = taught_by
     arrays |= {name: array.astype(np.float16) for name, array in pytorch.weights_of(training.best).items()}
     with whole_file(work / f"{planned.name}.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -179,9 +194,9 @@ def trained(name: str, dataset: Dataset, labels: str, work: Path, learn: Split) 
     from ferkit.learning import pytorch
     from ferkit.learning.scaling import Scaling
 
-    run = next(planned for planned in PLANS[labels] if planned.name == name).run(dataset, labels)
-    network = pytorch.TorchNetwork(run, Scaling.of(learn.images, learn.features))
-    pytorch.set_weights(network, read(work / f"{name}.npz").weights)
+    planned = next(planned for planned in PLANS[labels] if planned.name == name)
+    network = pytorch.TorchNetwork(planned.run(dataset, labels), Scaling.of(learn.images, learn.features))
+    pytorch.set_weights(network, finished(planned, dataset, labels, work).weights)
     return network.to(pytorch.best_device()).eval().requires_grad_(False)
 
 
@@ -191,10 +206,33 @@ class Trained(NamedTuple):
     weights: dict[str, np.ndarray]  # by the names of the TensorFlow graph
     state: State
     row: dict[str, Any]
+    taught_by: str  # digest_of_teachers; empty in files of earlier versions
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(b"".join(array.tobytes() for array in self.weights.values())).hexdigest()
+
+
+def as_trained(run: Run, state: State) -> Run:
+    """The run with the precision that its network was trained in, perhaps on another machine."""
+    bfloat16 = "yes" if state.settings.get("bfloat16") else "no"
+    return dataclasses.replace(run, training=dataclasses.replace(run.training, bfloat16=bfloat16))
+
+
+def finished(planned: Planned, dataset: Dataset, labels: str, work: Path) -> Trained:
+    """A trained network of the plan. Raises UserError when its file has another one, or is damaged."""
+    path = work / f"{planned.name}.npz"
+    network = read(path)
+    check_same(as_trained(planned.run(dataset, labels), network.state), network.state, path, CURE)
+    if network.taught_by not in ("", digest_of_teachers(planned, work)):
+        raise UserError(f"the network in {path} has learned from other teachers than those beside it: {CURE}")
+    return network
+
+
+def digest_of_teachers(planned: Planned, work: Path) -> str:
+    """Identifies the weights of the teachers of a network; empty without teachers."""
+    digests = "".join(read(work / f"{name}.npz").digest for name in planned.teachers)
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else ""
 
 
 def read(path: Path) -> Trained:
@@ -202,21 +240,34 @@ def read(path: Path) -> Trained:
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             weights = {name: arrays[name].astype(np.float32) for name in arrays if name.startswith("network/")}
-            return Trained(weights, State(**json.loads(str(arrays["state"]))), json.loads(str(arrays["row"])))
+            taught_by = str(arrays["taught_by"]) if "taught_by" in arrays else ""
+            return Trained(
+                weights, State(**json.loads(str(arrays["state"]))), json.loads(str(arrays["row"])), taught_by
+            )
     except (ValueError, zipfile.BadZipFile, AttributeError, TypeError, KeyError) as error:
-        raise UserError(f"{path} holds no trained network: delete it, and train again") from error
+        raise UserError(f"{path} holds no trained network: {CURE}") from error
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of the table; none if there is no file. Raises UserError for another file."""
+    try:
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows = list(table)
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table of trainings: name another --results") from error
+    if tuple(table.fieldnames or ()) != COLUMNS or any(None in row or None in row.values() for row in rows):
+        raise UserError(f"{path} has other columns than {', '.join(COLUMNS)}: name another --results")
+    return rows
 
 
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
     """Adds a row to the table, in place of one with the same name, labels and commit."""
-    rows: list[Mapping[str, Any]] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as table:
-            rows = list(csv.DictReader(table))
     key = [str(row[name]) for name in ("name", "labels", "commit")]
-    rows = [old for old in rows if [old[name] for name in ("name", "labels", "commit")] != key]
+    rows = [old for old in rows_of(path) if [old[name] for name in ("name", "labels", "commit")] != key]
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as table:
-        writer = csv.DictWriter(table, [*COLUMNS, "public_test"], lineterminator="\n")
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
 
@@ -238,7 +289,7 @@ def evaluation(dataset: Dataset, labels: str, work: Path) -> str:
     answers: dict[str, list[np.ndarray]] = {}
     for planned in plan:
         run = planned.run(dataset, labels)
-        found = read(work / f"{planned.name}.npz").weights
+        found = finished(planned, dataset, labels, work).weights
         model = SavedModel(inference_flatbuffer(found, run.network, run.architecture, scaling, quantize=True), facts)
         answers[planned.name] = [
             model.predict(split.images, split.features, augmented)
@@ -258,25 +309,24 @@ def evaluation(dataset: Dataset, labels: str, work: Path) -> str:
 
 def save_student(dataset: Dataset, labels: str, work: Path) -> None:
     """Saves the last network of the plan as a model. Raises UserError without TensorFlow."""
-    try:
-        import tensorflow  # noqa: F401  # slow, and not on every machine with a GPU
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("tensorflow") is None:  # it is not on every machine with a GPU
         raise UserError(
             f"the networks are trained; saving the model needs TensorFlow: repeat this where it is, with {work}"
-        ) from error
+        )
     from ferkit.learning.plots import draw_learning_curve
     from ferkit.learning.sampling import frequencies
     from ferkit.learning.scaling import Scaling
     from ferkit.learning.training import save
 
     planned = PLANS[labels][-1]
-    run = planned.run(dataset, labels)
+    student = finished(planned, dataset, labels, work)
+    teachers = [read(work / f"{name}.npz").row for name in planned.teachers]
+    run = as_trained(planned.run(dataset, labels), student.state)
     place = work / "saved_model.bin"
     run = dataclasses.replace(run, training=dataclasses.replace(run.training, save_model_path=str(place)))
     learn, validation = run.dataset.load("Training", "none"), run.dataset.load("PublicTest", "none")
-    student, *teachers = (read(work / f"{name}.npz") for name in (planned.name, *planned.teachers))
     shares, scaling = frequencies(learn, run.network.output_size), Scaling.of(learn.images, learn.features)
-    facts = {"student": student.row, "teachers": [teacher.row for teacher in teachers]}
+    facts = {"student": student.row, "teachers": teachers}
     save(run, student.state, student.weights, scaling, validation, shares, facts)
     draw_learning_curve(student.state.history, work / "learning_curve.png")
 

@@ -427,7 +427,7 @@ def draw_learning_curves(histories: Sequence[tuple[Record, Sequence[Mapping[str,
     for record, history in histories:
         axes = panels[kinds.index(_kind(record)), models.index(record["model"])]
         epochs = [row["epoch"] for row in history]
-        style = {"color": f"C{INPUTS.index(record['features'])}", "linewidth": 1.2}
+        style = {"color": f"C{KINDS.index(record['features'])}", "linewidth": 1.2}
         style["marker"] = "." if len(epochs) == 1 else None  # one epoch gives no line
         axes.plot(epochs, [row["validation_accuracy"] for row in history], **style)
         axes.plot(epochs, [row["accuracy"] for row in history], linestyle=":", **style)

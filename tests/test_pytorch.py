@@ -1,15 +1,18 @@
 """PyTorch's networks answer as TensorFlow's with the same weights, and a training can be stopped and continued."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import full_disk
 
+from experiments import record
 from ferkit import saved_model
-from ferkit.data.dataset import Split
+from ferkit.data.dataset import Dataset, Split
 from ferkit.errors import UserError
+from ferkit.files import lock
 from ferkit.learning.run import CannotResume, Diverged, Run, State
 from ferkit.learning.scaling import Scaling
 from ferkit.saved_model import SavedModel
@@ -165,14 +168,10 @@ def test_without_pytorch_one_line_says_how_to_get_it(drawn_dataset: Path, tmp_pa
 def test_the_record_trains_teachers_and_a_student_and_saves_it(
     drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from experiments import record
-
     monkeypatch.chdir(tmp_path)
-    small = {"batch_size": 32, "learning_rate": 0.002, "warmup_steps": 2, "ema_decay": 0.5, "features": "none"}
-    teachers = tuple(record.Planned(f"teacher-{seed}", "slim", seed, 1, settings=small) for seed in (1, 2))
-    names = tuple(teacher.name for teacher in teachers)
-    student = record.Planned("student", "slim", 0, 2, names, {**small, "teacher_share": 0.8})
-    monkeypatch.setitem(record.PLANS, "fer2013", (*teachers, student))
+    *teachers, planned = plan = small_plan()
+    names = planned.teachers
+    monkeypatch.setitem(record.PLANS, "fer2013", plan)
     assert record.main([f"--folder={drawn_dataset}"]) == 0
     model = saved_model.load(tmp_path / "record_work" / "fer2013" / "saved_model.bin")
     assert [teacher["name"] for teacher in model.facts["teachers"]] == list(names)
@@ -185,3 +184,70 @@ def test_the_record_trains_teachers_and_a_student_and_saves_it(
     assert f"{model.facts['validation_accuracy']:.1%}" in student and "| the teachers, averaged |" in "\n".join(lines)
     assert record.main(["--list=yes"]) == 0
     assert capsys.readouterr().out.count("done") == 3
+
+    work, again = tmp_path / "record_work" / "fer2013", [f"--folder={drawn_dataset}"]
+    (work / "saved_model.bin").unlink()
+    with monkeypatch.context() as elsewhere:  # where TensorFlow is, PyTorch need not be
+        elsewhere.setitem(sys.modules, "torch", None)
+        assert record.main(again) == 0
+    assert saved_model.load(work / "saved_model.bin").facts["bfloat16"] == model.facts["bfloat16"]
+
+    def refused(*fragments: str) -> None:
+        capsys.readouterr()
+        assert record.main(again) != 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert all(fragment in line for fragment in (*fragments, "delete it or name another --work")), line
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Dataset, "fingerprint", "of other faces")
+        refused("teacher-1.npz is of another dataset")
+    with monkeypatch.context() as changed:
+        other = dataclasses.replace(teachers[0], settings={**teachers[0].settings, "learning_rate": 0.003})
+        changed.setitem(record.PLANS, "fer2013", (other, *plan[1:]))
+        refused("teacher-1.npz has learning_rate=0.002, not 0.003")
+    with np.load(work / "teacher-1.npz") as arrays:
+        np.savez(work / "teacher-1.npz", **{**arrays, "network/logits/b": arrays["network/logits/b"] + 1})
+    refused("student.npz has learned from other teachers")
+    (work / "student.npz").unlink()
+    checkpoint = work / f"student-{record.digest_of_teachers(planned, work)[:8]}.pt"
+    checkpoint.write_bytes(b"no checkpoint")
+    refused(f"{checkpoint.name} is damaged")
+
+
+def test_the_record_trains_nothing_before_all_can_be_trained(
+    drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    *teachers, student = small_plan()
+    monkeypatch.setitem(record.PLANS, "fer2013", (*teachers, student))
+    monkeypatch.setattr(record, "train", lambda *_: pytest.fail("nothing may be trained"))
+
+    def refused(fragment: str) -> None:
+        assert record.main([f"--folder={drawn_dataset}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert fragment in line
+
+    for settings, fragment in (
+        ({"output_size": 5}, "7 expressions"),
+        ({"warmup_steps": 99}, "warmup_steps is 99, but the training has only 42 steps"),
+    ):
+        changed = dataclasses.replace(student, settings={**student.settings, **settings})
+        monkeypatch.setitem(record.PLANS, "fer2013", (*teachers, changed))
+        refused(fragment)
+    monkeypatch.setitem(record.PLANS, "fer2013", (*teachers, student))
+    work, table = tmp_path / "record_work" / "fer2013", tmp_path / "results" / "record.csv"
+    work.mkdir(parents=True)
+    with lock(work / "record"):
+        refused("another process trains in record_work/fer2013: name another --work")
+    table.parent.mkdir()
+    for content in ("name,labels\n", f"{','.join(record.COLUMNS)}\nteacher-1,fer2013\n"):
+        table.write_text(content)
+        refused("results/record.csv has other columns than name, labels, model,")
+
+
+def small_plan() -> tuple[record.Planned, ...]:
+    """Two teachers and a student that are trained in no time."""
+    small = {"batch_size": 32, "learning_rate": 0.002, "warmup_steps": 2, "ema_decay": 0.5, "features": "none"}
+    teachers = tuple(record.Planned(f"teacher-{seed}", "slim", seed, 1, settings=small) for seed in (1, 2))
+    names = tuple(teacher.name for teacher in teachers)
+    return (*teachers, record.Planned("student", "slim", 0, 2, names, {**small, "teacher_share": 0.8}))

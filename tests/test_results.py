@@ -475,8 +475,11 @@ def test_report_fills_the_markers_and_draws_the_pictures(tmp_path, monkeypatch, 
 
 def test_learning_curves_leave_out_what_has_none(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "draw_learning_curves", lambda histories, path: drawn.extend(histories))
     one = {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.6}
+    further = next(row for row in OTHER if row.model == "A")
+    report.draw_learning_curves([(record(further), [one])], tmp_path / "learning_curves.png")
+    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
+    monkeypatch.setattr(report, "draw_learning_curves", lambda histories, path: drawn.extend(histories))
     records = [record(CELLS[0]), record(WITHOUT_BATCH_NORM[0], **DIVERGED), record(SVMS[0], epochs="")]
     for line, history in zip(records, ([one], [], []), strict=True):
         put(tmp_path, line, history=history)

@@ -727,6 +727,14 @@ def test_impossible_augmentation_is_refused(name, highest, refused):
             check(Network(), HYPERPARAMS, TRAINING, Augmentation(**{name: value}))
 
 
+def test_dataset_without_training_faces_is_refused(drawn_dataset, tmp_path):
+    dataset = open_dataset(drawn_dataset)
+    del dataset.manifest["splits"]["Training"]
+    for given in (dataset, dataset.sampled(50, 0)):
+        with pytest.raises(UserError, match="has no Training split: convert a source that has one"):
+            train(run_of(given, NETWORK, QUICK, settings(tmp_path)))
+
+
 def test_warm_up_longer_than_the_training_is_refused(drawn_dataset, tmp_path):
     run = run_of(open_dataset(drawn_dataset), NETWORK, replace(QUICK, warmup_steps=21), settings(tmp_path, epochs=2))
     with pytest.raises(UserError, match="warmup_steps is 21, but the training has only 20 steps"):

@@ -84,7 +84,7 @@ class Dataset:
         counts = {split: facts["count"] for split, facts in self.manifest["splits"].items()}
         if self.label_source != "fer2013":
             counts = {split: int(rows.sum()) for split, rows in self._voted_rows.items() if rows.any()}
-        if self.sample is not None:
+        if self.sample is not None and "Training" in counts:
             counts["Training"] = min(counts["Training"], self.sample[0])
         return counts
 
@@ -190,9 +190,8 @@ class Dataset:
             )
 
     def check_learnable(self) -> None:
-        """Raises UserError when an expression has no training face: the network could only learn never to name it."""
-        if "Training" not in self.manifest["splits"]:
-            return  # `load` reports it
+        """Raises UserError when there is no training face, or none of an expression, which would never be learned."""
+        self._check_split("Training")
         if self.label_source == "fer2013":
             counts = self.manifest["splits"]["Training"]["expressions"]
             missing = [name for name in self.expressions if not counts.get(name, 0)]
@@ -207,8 +206,7 @@ class Dataset:
 
     def load(self, split: str, feature: str) -> Split:
         """The rows of `split` with the vectors of `feature`. Raises UserError when a file does not match."""
-        if split not in self.counts:
-            raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
+        self._check_split(split)
         count = self.manifest["splits"][split]["count"]
         images = self._array(split, "images", (count, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         own = len(self.manifest["expressions"])
@@ -227,6 +225,10 @@ class Dataset:
         if split == "Training" and self.sample is not None:
             return whole.take(np.random.default_rng(self.sample[1]).permutation(len(whole))[: self.sample[0]])
         return whole
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.counts:
+            raise UserError(f"{self.folder} has no {split} split: convert a source that has one")
 
     def own_labels(self, split: str) -> np.ndarray | None:
         """FER2013's labels (N,) of the faces that `load` gives, where these are labelled by FER+; else None."""

@@ -25,38 +25,43 @@ if TYPE_CHECKING:  # TensorFlow is slow to import
 WEIGHTS = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w+_epoch-\d+\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
 
-def check_same(run: Run, state: State, place: Path) -> None:
-    """Raises CannotResume unless the state found at `place` is one of this run."""
+ANEW = "leave out --resume=yes"  # the cure where nothing can be resumed
+
+
+def check_same(run: Run, state: State, place: Path, cure: str = ANEW) -> None:
+    """Raises CannotResume unless the state found at `place` is one of this run. cure: how to begin anew."""
     settings = run.resumable()
     added = {name: value for group in ADDED.values() for name, value in group.items() if name in settings}
     before = {**added, **renamed(state.settings)}
     for name in {**settings, **before}:
         was, now = before.get(name), settings.get(name)
         if was != now and name in ("dataset", "feature_provenance"):
-            raise CannotResume(f"the training in {place} is of another dataset: leave out --resume=yes")
+            raise CannotResume(f"the training in {place} is of another dataset: {cure}")
         if was != now:
             raise CannotResume(
-                f"the training in {place} has {name}={shown(was)}, not {shown(now)}: use that, or leave out "
-                "--resume=yes"
+                f"the training in {place} has {name}={shown(was)}, not {shown(now)}: use that, or {cure}"
             )
     if len(state.history) > run.training.epochs:
         raise CannotResume(
             f"the training in {place} has {len(state.history)} epochs already, more than "
-            f"{run.training.epochs}: use --epochs={len(state.history)}, or leave out --resume=yes"
+            f"{run.training.epochs}: use --epochs={len(state.history)}, or {cure}"
         )
 
 
 @contextlib.contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """While the state in a file is read: raises CannotResume if the file is missing or its contents make no sense."""
+def damage_told(path: Path, cure: str = ANEW) -> Iterator[None]:
+    """While the state in a file is read: raises CannotResume if the file is missing or its contents make no sense.
+
+    cure: how to begin anew.
+    """
     try:
         yield
     except FileNotFoundError as error:
-        raise CannotResume(f"nothing to resume in {path.parent}: leave out --resume=yes") from error
+        raise CannotResume(f"nothing to resume in {path.parent}: {cure}") from error
     except (UserError, OSError, MemoryError):  # not the fault of the saved training
         raise
     except Exception as error:  # invalid contents can raise almost any error
-        raise CannotResume(f"{path} is damaged ({in_short(error)}): leave out --resume=yes") from error
+        raise CannotResume(f"{path} is damaged ({in_short(error)}): {cure}") from error
 
 
 class Checkpoints:

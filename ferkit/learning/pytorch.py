@@ -31,7 +31,7 @@ from ferkit.data.dataset import Split
 from ferkit.errors import UserError
 from ferkit.files import whole_file
 from ferkit.learning.architecture import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, FEATURE_UNITS
-from ferkit.learning.checkpoints import check_same, damage_told
+from ferkit.learning.checkpoints import ANEW, check_same, damage_told
 from ferkit.learning.run import Diverged, Run, State, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, is_degraded, shuffled_batches
 from ferkit.learning.scaling import Scaling
@@ -140,7 +140,7 @@ class TorchTraining:
 
     teachers: their mean probabilities of the same moved faces make up the share `teacher_share` of what is learned,
     like those of the run's own teachers: see distillation. checkpoint: the file that a stopped training goes on from,
-    with `resume`. Raises CannotResume when that is missing, damaged or of another training.
+    with `resume`. Raises CannotResume when that is missing, damaged or of another training. cure: how to begin anew.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class TorchTraining:
         checkpoint: Path,
         resume: bool = False,
         teachers: Sequence[nn.Module] = (),
+        cure: str = ANEW,
     ) -> None:
         self.run, self.learn, self.validation, self.checkpoint = run, learn, validation, checkpoint
         self.teachers = teachers
@@ -171,7 +172,7 @@ class TorchTraining:
             for module in (self.averaged, self.network)
         ]
         if resume:
-            self._restore()
+            self._restore(cure)
 
     def fit(self, after_epoch: Callable[[State], None] | None = None) -> State:
         """Trains the epochs that are left. after_epoch: called after each. Raises Diverged.
@@ -278,11 +279,11 @@ class TorchTraining:
         with whole_file(self.checkpoint) as temporary:
             temporary.write_bytes(content.getbuffer())
 
-    def _restore(self) -> None:
-        with damage_told(self.checkpoint):
+    def _restore(self, cure: str) -> None:
+        with damage_told(self.checkpoint, cure):
             saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             state = State(**json.loads(saved["state"]))
-            check_same(self.run, state, self.checkpoint)
+            check_same(self.run, state, self.checkpoint, cure)
             for name in PARTS:
                 getattr(self, name).load_state_dict(saved[name])
         self.state = state

@@ -114,8 +114,10 @@ def check_engine(training: Training) -> None:
         raise UserError("engine=pytorch needs PyTorch: pip install torch, or use --engine=tensorflow")
 
 
-def check_steps(run: Run) -> None:
-    """Raises UserError when the warm-up is longer than the training."""
+def check_trainable(run: Run) -> None:
+    """Raises UserError when the dataset does not fit the network, or when the warm-up is longer than the training."""
+    run.dataset.check(run.network.features, run.network.output_size)
+    run.dataset.check_learnable()
     if run.hyperparams.warmup_steps > run.steps:
         raise UserError(
             f"warmup_steps is {run.hyperparams.warmup_steps}, but the training has only {run.steps} steps: "

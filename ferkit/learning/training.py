@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from ferkit.learning import plots
 from ferkit.learning.calibration import best_temperature
 from ferkit.learning.checkpoints import Checkpoints
 from ferkit.learning.distillation import find_teachers
-from ferkit.learning.run import Diverged, Run, State, check_engine, check_steps, log_name, uses_bfloat16
+from ferkit.learning.run import Diverged, Run, State, check_engine, check_trainable, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, is_degraded, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.learning.starting import Start
@@ -82,11 +83,9 @@ def train(run: Run, resume: bool = False, after_epoch: Callable[[State], None] |
     weights become infinite or NaN (Diverged).
     """
     check_engine(run.training)
-    run.dataset.check(run.network.features, run.network.output_size)
-    check_steps(run)
+    check_trainable(run)
     if run.start is not None:
         run.start.check(run.dataset)
-    run.dataset.check_learnable()
     learn = run.dataset.mixed(run.hyperparams.fer2013_share).load("Training", run.network.features)
     has_validation = "PublicTest" in run.dataset.counts
     validation = run.dataset.load("PublicTest", run.network.features) if has_validation else None
@@ -345,7 +344,8 @@ def facts_of(run: Run, state: State) -> dict[str, Any]:
         "seconds": sum(row["seconds"] for row in state.history),
         "dataset": run.dataset.facts,
         **made_with(
-            "tensorflow", "tflearn", "ai-edge-litert", *(["torch"] if run.training.engine == "pytorch" else [])
+            *("tensorflow", "tflearn", "ai-edge-litert"),
+            *(["torch"] if run.training.engine == "pytorch" and find_spec("torch") else []),
         ),
     }
 

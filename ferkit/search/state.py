@@ -14,7 +14,7 @@ from typing import Any
 from ferkit.errors import UserError, in_short
 from ferkit.files import read_bytes, whole_file
 from ferkit.flags import shown
-from ferkit.learning.run import Run, check_steps
+from ferkit.learning.run import Run, check_trainable
 from ferkit.search.space import RANGES, searched_hyperparams, space
 from ferkit.search.trials import Trial, read_trial
 from ferkit.settings import (
@@ -87,8 +87,7 @@ def check_search(run: Run, optimizer: Optimizer) -> None:
     for split, purpose in (("Training", "learn from"), ("PublicTest", "choose by")):
         if split not in run.dataset.counts:
             raise UserError(f"{run.dataset.folder} has no {split} split to {purpose}: convert a source that has one")
-    run.dataset.check(run.network.features, run.network.output_size)
-    check_steps(dataclasses.replace(run, dataset=run.dataset.sampled(optimizer.samples, run.training.seed)))
+    check_trainable(dataclasses.replace(run, dataset=run.dataset.sampled(optimizer.samples, run.training.seed)))
 
 
 def _are_bounds(bounds: Any) -> bool:
