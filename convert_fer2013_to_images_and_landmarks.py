@@ -23,7 +23,17 @@ from typing import Any
 
 from ferkit.constants import EMOTIONS
 from ferkit.errors import UserError
-from ferkit.flags import Parser, add_flags, add_processes, add_yes_no, local_path, override, positive, shown
+from ferkit.flags import (
+    Parser,
+    add_flags,
+    add_processes,
+    add_yes_no,
+    local_path,
+    not_negative,
+    override,
+    positive,
+    shown,
+)
 from ferkit.processes import command
 from ferkit.settings import Joinable
 from parameters import DATASET
@@ -139,7 +149,9 @@ def parser() -> argparse.ArgumentParser:
             help=f"share of Training that becomes {kind}, where the source has none (default: 0.1 if the source has no "
             "splits, else 0)",
         )
-    parser.add_argument("--split_seed", type=int, default=0, metavar="N", help="chooses these faces (default: 0)")
+    parser.add_argument(
+        "--split_seed", type=not_negative, default=0, metavar="N", help="chooses these faces (default: 0)"
+    )
     add_processes(parser)
     add_flags(parser, DATASET, "shape_predictor_path")
     parser.add_argument(

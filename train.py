@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.evaluate:
         path = Path(settings.training.save_model_path)
         model = ensemble.load(path)
-        check_asked(path, model.facts["network"], arguments, "model", "features")
+        check_asked(path, model.facts.get("network", {}), arguments, "model", "features")
         evaluation.evaluate_and_write(model, dataset, path.parent, arguments.test_time_augmentation)
     return 0
 

@@ -61,6 +61,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """Parses a whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 0 or more")
+    return int(text)
+
+
 def local_path(text: str) -> str:
     """Parses the name of a file or folder. An address is refused, and not repeated: it may have a password."""
     if re.match(r"[A-Za-z][\w+.-]+:/", text):
@@ -134,11 +141,13 @@ def check_asked(
 ) -> None:
     """Raises UserError when a flag differs from the value in `known`, with which the model at `path` was trained.
 
+    A value that is not in `known`, as the model does not tell it, may be any.
+
     other: the flag that names another model.
     """
     for name in names:
         asked = getattr(arguments, name)
-        if asked not in (None, known[name]):
+        if name in known and asked not in (None, known[name]):
             raise UserError(
                 f"{path} was trained with {name}={shown(known[name])}: leave out --{name}={shown(asked)}, or name "
                 f"another {other}"

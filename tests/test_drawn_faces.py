@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+import convert_fer2013_to_images_and_landmarks as conversion
 from ferkit.constants import EMOTIONS, SPLITS
 from ferkit.data.drawn_faces import draw_face, draw_photo, fer2013_rows, main, write_csv
 
@@ -80,3 +81,13 @@ def test_command_writes_both(tmp_path):
 def test_command_names_what_is_wrong(flags, capsys):
     assert main(flags) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [(main, "--seed"), (main, "--training"), (conversion.main, "--split_seed")]
+)
+def test_numbers_below_zero_are_refused(command, flag, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command([f"{flag}=-1"])
+    assert exit.value.code == 2
+    assert f"argument {flag}: '-1' is not a whole number of 0 or more" in capsys.readouterr().err

@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import shutil
+import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,6 +173,30 @@ def test_compressed_votes_are_read(votes_csv, tmp_path):
     with gzip.open(tmp_path / "votes.csv.gz", "wb") as file:
         file.write(votes_csv.read_bytes())
     np.testing.assert_array_equal(read_votes(tmp_path / "votes.csv.gz").votes, read_votes(votes_csv).votes)
+
+
+def test_votes_in_a_damaged_or_locked_archive_are_refused(votes_csv, tmp_path):
+    packed, locked = tmp_path / "votes.tar", tmp_path / "votes.zip"
+    with tarfile.open(packed, "w") as archive:
+        archive.add(votes_csv, "fer2013new.csv")
+    packed.write_bytes(packed.read_bytes()[:2000])
+    with zipfile.ZipFile(locked, "w") as archive:
+        archive.write(votes_csv, "fer2013new.csv")
+    content = bytearray(locked.read_bytes())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(mark) + place] |= 1  # says that it has a password
+    locked.write_bytes(content)
+    for path in (packed, locked):
+        with pytest.raises(UserError, match="is cut off, damaged or locked .*: get it again from https://"):
+            read_votes(path)
+
+
+def test_csv_without_usage_cannot_be_joined(votes_csv, faces, tmp_path, capsys):
+    source = tmp_path / "faces.csv"
+    faces.drop(columns="Usage").to_csv(source, index=False)
+    flags = [f"--input={source}", f"--folder={tmp_path / 'x'}", f"--ferplus={votes_csv}", *NO_FEATURES]
+    assert conversion.main(flags) == 2
+    assert "faces.csv has no column Usage, by which --ferplus joins the rows" in capsys.readouterr().err
 
 
 def shuffled(faces: pd.DataFrame, votes: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -1,7 +1,9 @@
 """PyTorch's networks answer as TensorFlow's with the same weights, and a training can be stopped and continued."""
 
 import dataclasses
+import multiprocessing
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,48 @@ def test_the_mean_of_the_teachers_is_learned(tmp_path: Path) -> None:
     assert pytorch.validated(student.best, split(40, 1))["validation_accuracy"] > 0.9
 
 
+def test_smoothing_that_the_teachers_learned_is_taken_out_of_their_answers(tmp_path: Path, monkeypatch) -> None:
+    from ferkit.learning import pytorch
+
+    learn, learned, loss = split(8, 0), [], pytorch.functional.cross_entropy
+    teacher = pytorch.TorchNetwork(run_of(label_smoothing=0.2, teacher_share=0.5, teacher=""), None)
+    student = pytorch.TorchTraining(
+        run_of(teacher_share=1.0, teacher=""), learn, None, tmp_path / "state.pt", teachers=[teacher]
+    )
+    monkeypatch.setattr(
+        pytorch.functional, "cross_entropy", lambda logits, targets: learned.append(targets) or loss(logits, targets)
+    )
+    labels = torch.eye(2)[learn.labels]
+    faces = torch.from_numpy(learn.images), torch.from_numpy(learn.features)
+    student._step(0, *faces, labels, labels, *faces)
+    said = pytorch.probabilities(teacher, learn.images, learn.features)
+    np.testing.assert_allclose(learned[0], saved_model.without_smoothing(said, 0.1), atol=0.01)  # bf16
+    answers = np.float32([[0.92, 0.08], [0.05, 0.95], [0.5, 0.5]])
+    expected = saved_model.without_smoothing(answers, 0.1)
+    np.testing.assert_allclose(pytorch.without_smoothing(torch.from_numpy(answers), 0.1), expected, atol=1e-6)
+
+
+def test_too_little_memory_is_told(tmp_path: Path) -> None:
+    from ferkit.learning import pytorch
+
+    def kill(state: State) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+        time.sleep(10)  # until PyTorch notices
+
+    with pytest.raises(UserError, match="a process that changes faces was ended.*: use a smaller --batch_size"):
+        pytorch.TorchTraining(run_of(), split(96, 0), None, tmp_path / "state.pt").fit(kill)
+    for text, reason in (
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", "there is too little memory: use a smaller --batch_size"),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to", "there is too little memory"),
+        ("unable to write to file </torch_12_34>: No space left on device (28)", "docker run --shm-size"),
+    ):
+        with pytest.raises(UserError, match=reason), pytorch.failures_told():
+            raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="shapes"), pytorch.failures_told():
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0: shapes cannot be multiplied")
+
+
 def test_rates_are_those_of_tensorflow() -> None:
     from ferkit.learning import pytorch
     from ferkit.learning.graph import learning_rate
@@ -143,6 +187,7 @@ def test_rates_are_those_of_tensorflow() -> None:
 
 def test_train_py_saves_what_pytorch_trained(drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     import train
+    from ferkit.learning import pytorch
 
     monkeypatch.chdir(tmp_path)
     flags = ["--train=yes", "--engine=pytorch", "--model=slim", f"--folder={drawn_dataset}", "--features=landmarks"]
@@ -152,6 +197,18 @@ def test_train_py_saves_what_pytorch_trained(drawn_dataset: Path, tmp_path: Path
     assert train.main([*flags, "--epochs=2", "--resume=yes"]) == 0
     assert train.main([*flags, "--epochs=3", "--resume=yes"]) == 0
     assert "Resuming after epoch 2, 1 left to train" in capsys.readouterr().out
+    epoch_of = pytorch.TorchTraining._epoch
+
+    def epoch_or_failure(self: pytorch.TorchTraining, epoch: int, *given: object) -> dict[str, float]:
+        if epoch == 2:
+            raise RuntimeError("CUDA out of memory")
+        return epoch_of(self, epoch, *given)
+
+    monkeypatch.setattr(pytorch.TorchTraining, "_epoch", epoch_or_failure)
+    assert train.main([*flags, "--epochs=2", "--model_path=kept.bin"]) == 2
+    errors = capsys.readouterr().err
+    assert "keeping the best of the 1 finished epochs" in errors and "error: the training stopped, there is" in errors
+    assert saved_model.load(tmp_path / "kept.bin").facts["epochs_finished"] == 1
 
 
 def test_without_pytorch_one_line_says_how_to_get_it(drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -225,7 +225,7 @@ def test_two_trainings_in_one_checkpoint_folder_are_refused(drawn_dataset, tmp_p
     assert not state.exists()
 
 
-def test_model_that_is_evaluated_is_the_one_that_is_asked_for(drawn_dataset, uninterrupted, capsys):
+def test_model_that_is_evaluated_is_the_one_that_is_asked_for(drawn_dataset, uninterrupted, tmp_path, capsys):
     path = uninterrupted[1] / "best_model" / "saved_model.bin"
     flags = ["--evaluate=yes", f"--model_path={path}", f"--folder={drawn_dataset}"]
     for other, known in (("--model=B", "model=slim"), ("--features=none", "features=landmarks")):
@@ -233,6 +233,10 @@ def test_model_that_is_evaluated_is_the_one_that_is_asked_for(drawn_dataset, uni
         assert f"{path} was trained with {known}: leave out {other}" in capsys.readouterr().err
     assert main([*flags, "--model=slim", "--features=landmarks"]) == 0
     assert "PrivateTest" in capsys.readouterr().out
+    model = saved_model.load(path)
+    facts = {name: fact for name, fact in model.facts.items() if name != "network"}  # which a model need not tell
+    saved_model.save(tmp_path / "model.bin", model.flatbuffer, facts)
+    assert main(["--evaluate=yes", f"--model_path={tmp_path / 'model.bin'}", f"--folder={drawn_dataset}"]) == 0
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,15 @@ import io
 import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BEGINNINGS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz"}  # of compressed files
+# What reading a file raises that is cut off, damaged or locked: zipfile raises RuntimeError for a password.
+DAMAGE = (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile)
 _TAR = slice(257, 262)  # where a tar says "ustar"
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
 from ferkit.errors import UserError
 from ferkit.files import whole_file
-from ferkit.flags import Parser, local_path
+from ferkit.flags import Parser, local_path, not_negative
 from ferkit.processes import command
 
 OVERSAMPLING = 4  # a crop is drawn this many times larger, then shrunk, which smooths its edges
@@ -700,13 +700,6 @@ def write_photo(path: str | Path, expressions: Sequence[int], seed: int = 0) -> 
         temporary.write_bytes(cv2.imencode(Path(path).suffix, photo)[1].tobytes())
 
 
-def face_count(text: str) -> int:
-    """Parses a flag's number of faces."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of faces")
-    return int(text)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
@@ -736,10 +729,10 @@ def parser() -> argparse.ArgumentParser:
         ("private_test", SPLITS[2], 300),
     ):
         help = f"number of faces of {split} (default: {count})"
-        parser.add_argument(f"--{flag}", type=face_count, default=count, metavar="N", help=help)
+        parser.add_argument(f"--{flag}", type=not_negative, default=count, metavar="N", help=help)
     parser.add_argument("--photo", type=local_path, metavar="PATH", help="write a photograph of a few drawn people")
     help = "seed of all random numbers; the same seed draws the same faces (default: 0)"
-    parser.add_argument("--seed", type=face_count, default=0, metavar="N", help=help)
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help=help)
     return parser
 
 

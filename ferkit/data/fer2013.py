@@ -8,11 +8,7 @@ import contextlib
 import csv
 import hashlib
 import itertools
-import lzma
-import tarfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +19,7 @@ from tqdm import tqdm
 
 from ferkit.constants import EMOTIONS, IMAGE_SIZE, SPLITS
 from ferkit.data import ferplus
-from ferkit.data.archives import open_texts
+from ferkit.data.archives import DAMAGE, open_texts
 from ferkit.data.folders import Picture, expressions_of, find_pictures
 from ferkit.errors import UserError
 from ferkit.files import open_file
@@ -115,7 +111,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 return
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a csv ({error})") from error
-    except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())  # tarfile's messages have several lines
         raise UserError(f"{path} is cut off, damaged or locked ({reason}): fetch it again") from error
     if not names:

@@ -9,9 +9,6 @@ remain; faces without such a column, and those called unknown or no face, are le
 """
 
 import csv
-import lzma
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ferkit.constants import EMOTIONS
-from ferkit.data.archives import open_texts
+from ferkit.data.archives import DAMAGE, open_texts
 from ferkit.errors import UserError
 from ferkit.files import open_file
 
@@ -71,8 +68,9 @@ def read_votes(path: str | Path) -> Votes:
         raise UserError(
             f"row {len(rows) + 2} of {path} is no row of FER+ ({error}): get it again from {ADDRESS}"
         ) from error
-    except (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is cut off or damaged ({error}): get it again from {ADDRESS}") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())  # tarfile's messages have several lines
+        raise UserError(f"{path} is cut off, damaged or locked ({reason}): get it again from {ADDRESS}") from error
     votes = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
     if not len(votes):
         raise UserError(f"{path} has no FER+ votes: it needs the columns Usage, {', '.join(COLUMNS)}")
@@ -125,6 +123,8 @@ def check_join(votes: Votes, rows: Sequence[tuple[str | None, int]], path: str, 
     other = next(
         (row for row, (one, two) in enumerate(zip(votes.usages, splits, strict=True)) if two not in (None, one)), None
     )
+    if "" in splits:
+        raise UserError(f"{source} has no column Usage, by which --ferplus joins the rows: take Kaggle's whole file")
     if other is not None:
         raise UserError(
             f"{path} has its rows in another order than {source}: row {other + 2} is of {votes.usages[other]}, not of "

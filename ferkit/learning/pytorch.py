@@ -8,12 +8,14 @@ PyTorch is optional. The weights have the names and the layout of the TensorFlow
 converts them to a saved model. Random initial weights and dropout differ from TensorFlow's; all else is the same.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import io
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ from ferkit.learning.run import Diverged, Run, State, log_name, uses_bfloat16
 from ferkit.learning.sampling import changed_batch, frequencies, is_degraded, shuffled_batches
 from ferkit.learning.scaling import Scaling
 from ferkit.processes import available_cores
+from ferkit.saved_model import LEAST_PROBABILITY
 from ferkit.settings import Hyperparams
 
 VALIDATION_BATCH = 512
@@ -105,11 +108,15 @@ class Layers(nn.Module):
 
 
 class TorchNetwork(nn.Module):
-    """The network of a run: raw faces (N, 48, 48) uint8 and features (N, size) float32 -> logits (N, K)."""
+    """The network of a run: raw faces (N, 48, 48) uint8 and features (N, size) float32 -> logits (N, K).
+
+    smoothing: the share of label smoothing in what it learns, and so in what it answers.
+    """
 
     def __init__(self, run: Run, scaling: Scaling | None) -> None:
         super().__init__()
         self._network, self._architecture = run.network, run.architecture
+        self.smoothing = run.smoothing
         self.layers = Layers(run.network.batch_norm_conv, run.network.batch_norm_fc, run.hyperparams.keep_prob)
         size = features.size(run.network.features)
         mean, deviation = (scaling.pixel_mean, scaling.pixel_deviation) if scaling else (0.0, 1.0)
@@ -139,7 +146,8 @@ class TorchTraining:
     """A training in PyTorch: `fit` runs the epochs that are left, `best` is the network of the best epoch so far.
 
     teachers: their mean probabilities of the same moved faces make up the share `teacher_share` of what is learned,
-    like those of the run's own teachers: see distillation. checkpoint: the file that a stopped training goes on from,
+    like those of the run's own teachers: see distillation. The label smoothing that they learned is taken out of their
+    answers. checkpoint: the file that a stopped training goes on from,
     with `resume`. Raises CannotResume when that is missing, damaged or of another training. cure: how to begin anew.
     """
 
@@ -150,7 +158,7 @@ class TorchTraining:
         validation: Split | None,
         checkpoint: Path,
         resume: bool = False,
-        teachers: Sequence[nn.Module] = (),
+        teachers: Sequence[TorchNetwork] = (),
         cure: str = ANEW,
     ) -> None:
         self.run, self.learn, self.validation, self.checkpoint = run, learn, validation, checkpoint
@@ -175,7 +183,7 @@ class TorchTraining:
             self._restore(cure)
 
     def fit(self, after_epoch: Callable[[State], None] | None = None) -> State:
-        """Trains the epochs that are left. after_epoch: called after each. Raises Diverged.
+        """Trains the epochs that are left. after_epoch: called after each. Raises Diverged, and see `failures_told`.
 
         A checkpoint is written after the first epoch, so that none of an earlier training is left, then after an epoch
         that ends a minute or more after the last one, and at the end.
@@ -190,17 +198,18 @@ class TorchTraining:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # otherwise it would draw from the random numbers of the training
         )
-        batches, written = iter(loader), time.perf_counter() if done else -math.inf
-        for epoch in range(done + 1, run.training.epochs + 1):
-            row = self._epoch(epoch, batches)
-            self.state.history.append(row)
-            if self.state.best is row:
-                self.best.load_state_dict(self.averaged.state_dict())
-            if time.perf_counter() - written > CHECKPOINT_SECONDS or epoch == run.training.epochs:
-                self._write()
-                written = time.perf_counter()
-            if after_epoch is not None:
-                after_epoch(self.state)
+        with failures_told():
+            batches, written = iter(loader), time.perf_counter() if done else -math.inf
+            for epoch in range(done + 1, run.training.epochs + 1):
+                row = self._epoch(epoch, batches)
+                self.state.history.append(row)
+                if self.state.best is row:
+                    self.best.load_state_dict(self.averaged.state_dict())
+                if time.perf_counter() - written > CHECKPOINT_SECONDS or epoch == run.training.epochs:
+                    self._write()
+                    written = time.perf_counter()
+                if after_epoch is not None:
+                    after_epoch(self.state)
         return self.state
 
     def _epoch(self, epoch: int, batches: Iterator[Sequence[torch.Tensor]]) -> dict[str, float]:
@@ -248,7 +257,8 @@ class TorchTraining:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             if self.teachers:
                 with torch.no_grad():
-                    taught = torch.stack([teacher(*clear).softmax(1) for teacher in self.teachers]).mean(0)
+                    answers = [without_smoothing(one(*clear).softmax(1), one.smoothing) for one in self.teachers]
+                    taught = torch.stack(answers).mean(0)
                 targets = targets + hyperparams.teacher_share * (taught - targets)
             if hyperparams.mixup:
                 random = np.random.default_rng((self.run.training.seed, step, 999))
@@ -321,6 +331,24 @@ class _Steps(torch.utils.data.Dataset):
         return tuple(torch.from_numpy(array) for array in arrays)
 
 
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Raises UserError when the memory is too small, or when a process that changes faces was ended."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # PyTorch has types for some of these alone
+        text = str(error)
+        if "shared memory" in text or "/torch_" in text:
+            reason = "there is too little shared memory (/dev/shm; of a container: docker run --shm-size=8g)"
+        elif "DataLoader worker (pid" in text:
+            reason = "a process that changes faces was ended, perhaps because there is too little memory"
+        elif isinstance(error, MemoryError) or re.search("out of memory|allocate memory|not enough memory", text):
+            reason = "there is too little memory"
+        else:
+            raise
+        raise UserError(f"the training stopped, {reason}: use a smaller --batch_size, or end other programs") from error
+
+
 def best_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -355,6 +383,14 @@ def _optimizer(network: nn.Module, hyperparams: Hyperparams) -> torch.optim.Opti
     if hyperparams.optimizer == "adam":
         return torch.optim.Adam(groups, highest, betas=(parameter, 0.999))
     raise UserError(f"PyTorch trains with momentum, nesterov or adam, not {hyperparams.optimizer}")
+
+
+def without_smoothing(probabilities: torch.Tensor, share: float) -> torch.Tensor:
+    """As saved_model.without_smoothing."""
+    if share == 0:
+        return probabilities
+    hard = ((probabilities - share / probabilities.shape[1]) / (1 - share)).clamp(min=LEAST_PROBABILITY)
+    return hard / hard.sum(1, keepdim=True)
 
 
 @torch.no_grad()

@@ -36,6 +36,11 @@ class Run:
     def steps(self) -> int:
         return self.training.epochs * self.steps_per_epoch
 
+    @property
+    def smoothing(self) -> float:
+        """The share of label smoothing in what is learned: only the labels are smoothed, not the teachers' answers."""
+        return self.hyperparams.label_smoothing * (1 - self.hyperparams.teacher_share)
+
     @functools.cached_property
     def teacher(self) -> Teacher | None:
         """The teacher, loaded at the first access; None without one. Raises UserError when it cannot be used."""

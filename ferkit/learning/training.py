@@ -124,7 +124,7 @@ def _train_in_pytorch(
     announce(run, learn, validation, training.state)
     try:
         training.fit(finished)
-    except (KeyboardInterrupt, Diverged):
+    except (KeyboardInterrupt, UserError):
         if training.state.history and run.training.save_model:
             print(f"\nStopped: keeping the best of the {len(training.state.history)} finished epochs", file=sys.stderr)
             keep_best()
@@ -318,8 +318,7 @@ def save(
         if accuracy is not None:
             before = facts["validation_accuracy_unquantized"]
             print(f"8-bit weights: validation accuracy {accuracy:.2%}, with 32-bit weights {before:.2%}")
-    smoothing = run.hyperparams.label_smoothing * (1 - run.hyperparams.teacher_share)  # only the labels are smoothed
-    facts |= calibration_of(flatbuffer, facts, validation, smoothing)
+    facts |= calibration_of(flatbuffer, facts, validation, run.smoothing)
     path = run.training.save_model_path
     saved_model.save(path, flatbuffer, {**facts, "validation_accuracy": accuracy})
     reached = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
