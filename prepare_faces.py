@@ -24,6 +24,8 @@ from ferkit.processes import command, complain, ended_by_signals
 from ferkit.settings import PREPARING, check
 from parameters import VIDEO_PREDICTOR
 
+LARGEST = 1024  # pixels: more than a face has in most photographs
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = override(VIDEO_PREDICTOR, arguments)
     check(settings)
-    if arguments.size < IMAGE_SIZE:
-        raise UserError(f"--size={arguments.size} is less than {IMAGE_SIZE}, which networks see")
+    if not IMAGE_SIZE <= arguments.size <= LARGEST:
+        raise UserError(f"--size={arguments.size} is not from {IMAGE_SIZE}, which networks see, to {LARGEST}")
     with ended_by_signals(), Preparation(arguments.photos, arguments.output, settings, arguments.size) as preparation:
         done = len(preparation.pictures) - len(preparation.left)
         run = preparation.run(arguments.processes)

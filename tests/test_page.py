@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, Server, moving_faces
 
 from ferkit import Recognizer, VideoPredictor
+from ferkit.constants import EMOTIONS
 from ferkit.video.recording import Recorder
 from ferkit.vision.pictures import read_image
 
@@ -284,6 +285,9 @@ def test_photographs_are_annotated_and_their_table_is_saved(page, server, tmp_pa
     (tmp_path / "broken.jpg").write_bytes(PORTRAIT.read_bytes()[:3000])
     cv2.imwrite(str(tmp_path / "empty.png"), np.full((90, 120, 3), 200, np.uint8))
     page.open(server.address, "photographs")
+    names = json.dumps([*EMOTIONS, *"abcdefghijklm"])
+    colours = page.ask(f"import('/static/colours.js').then((module) => {names}.map(module.colour))")
+    assert len({*colours}) == 20, "each expression of a model has its own"
     page.choose("#files", PORTRAIT, tmp_path / "broken.jpg", tmp_path / "empty.png")
     page.wait("document.querySelectorAll('.photograph .hint, .photograph .bad').length == 3")
     assert "damaged or cut short" in page.text(".photograph .bad")

@@ -128,7 +128,8 @@ def test_larger_faces_and_splits_keep_their_layout(photos):
     [
         (["photos", "--output=photos/faces"], "photos/faces lies in the photographs' folder photos"),
         (["photos", "--output=full"], "full holds other files"),
-        (["photos", "--output=faces", "--size=20"], "--size=20 is less than 48"),
+        (["photos", "--output=faces", "--size=20"], "--size=20 is not from 48, which"),
+        (["photos", "--output=faces", "--size=99999999999999999999"], "is not from 48, which networks see, to 1024"),
         (["photos", "--output=faces", "--margin=0.5"], "faces was prepared with other settings"),
         (["nothing", "--output=faces"], "nothing has no picture laid out as"),
     ],

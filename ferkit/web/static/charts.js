@@ -27,7 +27,7 @@ export class Bars {
     this.rows.clear();
     for (const name of expressions) {
       const fill = element("span", { class: "fill" }), value = element("span", { class: "value" });
-      fill.style.background = `var(--${name}, ${colour(name)})`;
+      fill.style.background = `var(--${CSS.escape(name)}, ${colour(name)})`;
       const item = element("li", {}, element("span", {}, name), element("span", { class: "track" }, fill), value);
       this.rows.set(name, { item, fill, value });
     }
