@@ -80,7 +80,7 @@ def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
     from data_loader import open_dataset  # here, so that a missing package gives a one-line error
     from ferkit.learning.architecture import find_architecture
     from ferkit.learning.configuration import training_settings
-    from ferkit.learning.run import Run
+    from ferkit.learning.run import Run, check_engine
     from ferkit.search.folder import own, write_search
     from ferkit.search.local import search
     from ferkit.search.state import search_settings
@@ -92,6 +92,8 @@ def lead(arguments: argparse.Namespace, server: "Server | None") -> int:
     trained.check()
     architecture = find_architecture(ARCHITECTURES, trained.network.model)
     faces = open_dataset(dataset).labelled(trained.training.labels)
+    if server is None:  # elsewhere, the workers train
+        check_engine(trained.training)
     settings = search_settings(Run(faces, architecture, *trained), optimizer)
     folder, origin = place_of(arguments, server)
     with own(folder, origin) as owned:
@@ -152,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     for settings in (parameters.NETWORK, parameters.HYPERPARAMS, parameters.AUGMENTATION):
         names = [field.name for field in dataclasses.fields(settings) if field.name not in searched]
         add_flags(group, settings, *names, choices={"model": ARCHITECTURES})
-    add_flags(group, parameters.TRAINING, "settings", "labels", "epochs", "seed", "bfloat16")
+    add_flags(group, parameters.TRAINING, "settings", "labels", "epochs", "seed", "engine", "bfloat16")
     add_flags(group, parameters.DATASET, "folder")
     return parser
 

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = Path(settings.training.save_model_path)
         model = ensemble.load(path)
         check_asked(path, model.facts.get("network", {}), arguments, "model", "features")
-        evaluation.evaluate_and_write(model, dataset, path.parent, arguments.test_time_augmentation)
+        folder = path.parent if path.is_file() else Path()  # not beside an included model, in the installed package
+        evaluation.evaluate_and_write(model, dataset, folder, arguments.test_time_augmentation)
     return 0
 
 

@@ -79,15 +79,18 @@ class Planned:
         """The training of this network. Raises UserError for a dataset without these labels."""
         values = {**LARGE_BATCHES, **(VOTES if labels == "ferplus" else {}), **self.settings}
         values |= {"seed": self.seed, "epochs": self.epochs, "labels": labels}
-        if self.teachers:  # teacher: not a saved model
-            values |= {"teacher": ""}
+        if self.teachers:
+            values |= {"teacher": ""}  # no saved model
         groups: list[Any] = []
         for group in training_settings(argparse.Namespace(model=self.model), parameters, ARCHITECTURES):
             names = {item.name for item in dataclasses.fields(group)}
             own = {name: value for name, value in values.items() if name in names}
             groups.append(with_values(group, own, "the plan"))
         network, hyperparams, training, augmentation = groups
-        return Run(dataset.labelled(labels), ARCHITECTURES[self.model], network, hyperparams, training, augmentation)
+        return Run(
+            dataset.labelled(labels), ARCHITECTURES[self.model], network, hyperparams, training, augmentation,
+            own_teachers=bool(self.teachers),
+        )  # fmt: skip
 
 
 def teachers_of_model_d(seeds: Sequence[int], epochs: int) -> tuple[Planned, ...]:

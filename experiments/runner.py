@@ -309,9 +309,13 @@ def check_unchanged(experiment: Experiment, records: Sequence[Record]) -> None:
 def run(experiment: Experiment, patterns: Sequence[str] | None = None) -> list[Row]:
     """Runs all missing rows; returns the rows that failed. After a failed row, the other rows still run.
 
-    Raises UserError when another process runs the same experiment, when the results cannot be written, when the dataset
-    cannot be converted, and when finished rows have other settings or another dataset.
+    Raises UserError when parameters.py asks for PyTorch, when another process runs the same experiment, when the
+    results cannot be written, when the dataset cannot be converted, and when finished rows have other settings or
+    another dataset.
     """
+    networks = [row for row in experiment.rows(patterns) if row.model != "SVM"]
+    if any(network_settings(row, experiment).training.engine != "tensorflow" for row in networks):
+        raise UserError("the experiment trains with TensorFlow alone: set engine to tensorflow in parameters.py")
     check_unchanged(experiment, results.read(experiment.table))
     failed: list[Row] = []
     with contextlib.ExitStack() as locks:

@@ -59,10 +59,10 @@ class Ensemble:
         return answers
 
 
-def load(path: str | Path, threads: int | None = None) -> SavedModel | Ensemble:
+def load(path: str | Path, threads: int | None = None, flag: str = "--model_path") -> SavedModel | Ensemble:
     """The model saved at `path`, or several joined by a plus. For the rest see saved_model.load."""
     weights = weights_of(path)
-    models = [saved_model.load(one, threads) for one in weights]
+    models = [saved_model.load(one, threads, flag) for one in weights]
     return models[0] if len(models) == 1 else Ensemble(models, [*weights], [*weights.values()])
 
 
@@ -72,7 +72,7 @@ def weights_of(path: str | Path) -> dict[str, int]:
     A name in MIXTURES stands for what it says there. A file whose name has a plus is one path.
     """
     text = str(path)
-    if Path(text).exists():
+    if Path(text).is_file():
         return {text: 1}
     names = MIXTURES.get(text, text).split(JOINED)
     if "" in names:

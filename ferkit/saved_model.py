@@ -194,18 +194,18 @@ def save(path: str | Path, network: bytes, facts: dict[str, Any]) -> None:
         temporary.write_bytes(network + archive.getvalue())
 
 
-def load(path: str | Path, threads: int | None = None) -> SavedModel:
+def load(path: str | Path, threads: int | None = None, flag: str = "--model_path") -> SavedModel:
     """The model saved at `path`. Raises UserError when the file is missing, damaged, or not a saved network.
 
     path: also a short name of a shipped model, such as "fer2013", unless there is a file of this name. threads: number
-    of threads for the network; at most four by default.
+    of threads for the network; at most four by default. flag: the one that names another model, for the errors.
     """
     path = find(path)
     try:
         content = read_bytes(path)
     except FileNotFoundError as error:
         raise UserError(
-            f"no trained model at {path}: run 'python train.py --train=yes', or name another with --model_path "
+            f"no trained model at {path}: run 'python train.py --train=yes', or name another with {flag} "
             f"(included: {', '.join(SHIPPED_MODELS)})"
         ) from error
     try:
@@ -226,13 +226,13 @@ def load(path: str | Path, threads: int | None = None) -> SavedModel:
         raise
     except Exception as error:  # a damaged archive or network can raise almost any error
         raise UserError(
-            f"{path} is not a whole saved model ({error}): name another with --model_path, or copy it again"
+            f"{path} is not a whole saved model ({error}): name another with {flag}, or copy it again"
         ) from error
 
 
 def find(path: str | Path) -> Path:
     """The file that `load` reads for a path, or for the short name of a shipped model."""
-    return shipped(str(path)) if str(path) in SHIPPED_MODELS and not Path(path).exists() else Path(path)
+    return shipped(str(path)) if str(path) in SHIPPED_MODELS and not Path(path).is_file() else Path(path)
 
 
 def shipped(name: str | None = None) -> Path:

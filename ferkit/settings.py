@@ -256,7 +256,9 @@ class Training:
     epochs: int = setting(13, "passes over the training set", range=at_least(1))
     seed: int = setting(0, "seed of all random numbers; the same seed repeats a training", range=at_least(0, 2**31))
     bfloat16: str = setting(
-        "auto", "compute in bf16; auto: only where the CPU supports it", choices=("auto", "yes", "no")
+        "auto",
+        "compute in bf16; auto: on a CPU that supports it, with PyTorch on a GPU too",
+        choices=("auto", "yes", "no"),
     )
     save_model: bool = setting(True, "keep the model of the best epoch")
     save_model_path: str = setting(

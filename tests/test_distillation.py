@@ -181,7 +181,7 @@ def test_search_keeps_to_its_teacher(small_model, raw_model, drawn_dataset, tmp_
     assert outcome.status == "failed" and "is another teacher than that of the search" in outcome.reason
 
 
-def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypatch):
+def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="does not know Bored, Tired: name another --teacher"):
         Teacher(str(small_model), ("Happy", "Bored", "Tired"), "landmarks")
     with pytest.raises(UserError, match="wants features=landmarks, which the network in training has not"):
@@ -193,6 +193,17 @@ def test_who_cannot_be_a_teacher(small_model, drawn_dataset, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no teacher at nowhere.bin: name another --teacher"):
         Teacher("nowhere.bin", EMOTIONS, "none")
+    Path("damaged.bin").write_bytes(b"no model")
+    with pytest.raises(UserError, match="name another with --teacher, or copy it again"):
+        Teacher("damaged.bin", EMOTIONS, "none")
+    with pytest.raises(UserError, match=r"ferplus\+ does not name a model before and after each plus"):
+        Teacher("ferplus+", EMOTIONS, "none")
+    Path("share.json").write_text('{"teacher": "", "teacher_share": 0.5}')
+    for engine in ("tensorflow", "pytorch"):
+        assert main(["--train=yes", f"--folder={drawn_dataset}", "--hyperparams=share.json", f"--engine={engine}"]) == 2
+        assert capsys.readouterr().err.startswith("error: teacher_share is above 0, but no teacher is named: use")
+    with pytest.raises(UserError, match="no teacher is named"):
+        train(run_on(drawn_dataset, replace(QUICK, teacher="", teacher_share=0.5), places(tmp_path)))
 
 
 def test_shipped_model_is_found_from_everywhere(tmp_path, monkeypatch):

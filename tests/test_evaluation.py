@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+import train
 from ferkit import saved_model
 from ferkit.data import conversion
 from ferkit.data.dataset import Split, open_dataset
@@ -47,6 +48,14 @@ def test_report_says_which_split_is_missing():
     assert "Test accuracy: none, the dataset has no PrivateTest split" in report
     assert "Evaluated 8 faces in 0.5 s" in report
     assert "Expected calibration error: 0.123" in report and "also occur" not in report
+
+
+def test_figures_of_included_models_go_into_the_current_folder(drawn_dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fer2013", "fer2013+fer2013_large"):
+        assert train.main(["--evaluate=yes", f"--folder={drawn_dataset}", f"--model_path={name}"]) == 0
+        assert "Metrics and confusion matrix: metrics.json, confusion_matrix.png" in capsys.readouterr().out
+        (tmp_path / "metrics.json").unlink()
 
 
 def stub(rows: np.ndarray) -> SimpleNamespace:

@@ -195,7 +195,7 @@ def test_interrupted_fine_tuning_goes_on(own_features, small_model, raw_model, t
 @pytest.mark.parametrize(
     ("flags", "fragment"),
     [
-        (["--start_from=missing"], "no trained model at missing"),
+        (["--start_from=missing"], "or name another with --start_from (included: "),
         (
             ["--start_from=ferplus", "--model=A"],
             "was trained with model=C: leave out --model=A, or name another --start",

@@ -55,6 +55,11 @@ def run_of(model: str = "slim", feature: str = "none", **hyperparams: object) ->
     return Run(Faces(), ARCHITECTURES[model], network, Hyperparams(**values), training, Augmentation(flip=True))  # type: ignore[arg-type]
 
 
+def taught(**hyperparams: object) -> Run:
+    """The run of a student whose teachers are networks of PyTorch."""
+    return dataclasses.replace(run_of(**hyperparams), own_teachers=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("model, feature", [("A", "landmarks"), ("D", "none")])
 def test_a_network_answers_as_tensorflows_with_its_weights(model: str, feature: str) -> None:
     from ferkit import features
@@ -122,7 +127,7 @@ def test_the_mean_of_the_teachers_is_learned(tmp_path: Path) -> None:
     learn = split(96, 0)
     teacher = pytorch.TorchTraining(run_of(), learn, None, tmp_path / "teacher.pt")
     teacher.fit()
-    wrong, run = dataclasses.replace(learn, labels=1 - learn.labels), run_of(teacher_share=1.0, teacher="")
+    wrong, run = dataclasses.replace(learn, labels=1 - learn.labels), taught(teacher_share=1.0)
     student = pytorch.TorchTraining(run, wrong, None, tmp_path / "student.pt", teachers=[teacher.best] * 2)
     student.fit()  # of labels that do not count
     assert pytorch.validated(student.best, split(40, 1))["validation_accuracy"] > 0.9
@@ -132,10 +137,8 @@ def test_smoothing_that_the_teachers_learned_is_taken_out_of_their_answers(tmp_p
     from ferkit.learning import pytorch
 
     learn, learned, loss = split(8, 0), [], pytorch.functional.cross_entropy
-    teacher = pytorch.TorchNetwork(run_of(label_smoothing=0.2, teacher_share=0.5, teacher=""), None)
-    student = pytorch.TorchTraining(
-        run_of(teacher_share=1.0, teacher=""), learn, None, tmp_path / "state.pt", teachers=[teacher]
-    )
+    teacher = pytorch.TorchNetwork(taught(label_smoothing=0.2, teacher_share=0.5), None)
+    student = pytorch.TorchTraining(taught(teacher_share=1.0), learn, None, tmp_path / "state.pt", teachers=[teacher])
     monkeypatch.setattr(
         pytorch.functional, "cross_entropy", lambda logits, targets: learned.append(targets) or loss(logits, targets)
     )
@@ -209,6 +212,18 @@ def test_train_py_saves_what_pytorch_trained(drawn_dataset: Path, tmp_path: Path
     errors = capsys.readouterr().err
     assert "keeping the best of the 1 finished epochs" in errors and "error: the training stopped, there is" in errors
     assert saved_model.load(tmp_path / "kept.bin").facts["epochs_finished"] == 1
+
+
+def test_a_saved_model_can_be_the_teacher(drawn_dataset: Path, raw_model: Path, tmp_path: Path, monkeypatch) -> None:
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    flags = ["--train=yes", "--engine=pytorch", "--model=slim", f"--folder={drawn_dataset}", "--features=none"]
+    taught = [f"--teacher={raw_model}", "--teacher_share=0.5", "--label_smoothing=0.1", "--epochs=1"]
+    assert train.main([*flags, *taught]) == 0
+    facts = saved_model.load(tmp_path / "best_model" / "saved_model.bin").facts
+    assert facts["teacher"]["teacher_sha256"] == saved_model.load(raw_model).facts["network_sha256"]
+    assert facts["label_smoothing"] == pytest.approx(0.05), "the teacher's half has none"
 
 
 def test_without_pytorch_one_line_says_how_to_get_it(drawn_dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -45,7 +45,7 @@ from ferkit.data.drawn_faces import write_csv
 from ferkit.errors import UserError
 from ferkit.files import lock
 from ferkit.learning.configuration import training_parser, training_settings
-from ferkit.learning.distillation import Teacher, find_teacher
+from ferkit.learning.distillation import Teacher, find_teachers
 from ferkit.learning.run import CannotResume, Diverged
 from ferkit.markdown import filled
 from ferkit.settings import ADDED, upgraded
@@ -261,7 +261,7 @@ def test_it_is_the_teacher_that_counts_and_not_where_it_lies(tmp_path, monkeypat
     for row in (OURS[0], TAUGHT[0]):
         put(tmp_path, record(row))
     other = tmp_path / "other.bin"
-    shutil.copy(find_teacher(TEACHER), other)
+    shutil.copy(*find_teachers(TEACHER), other)
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(other)))
     assert runner.outdated(runs, read(runs.table)) == []
     monkeypatch.setattr(parameters, "HYPERPARAMS", replace(parameters.HYPERPARAMS, teacher=str(small_model)))
@@ -745,6 +745,12 @@ def test_two_runs_at_once_are_refused(tmp_path):
         place.parent.mkdir()
         with lock(place), pytest.raises(UserError, match=f"another process works in {place.parent}"):
             runner.run(runs)
+
+
+def test_experiment_with_pytorch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parameters, "TRAINING", replace(parameters.TRAINING, engine="pytorch"))
+    with pytest.raises(UserError, match="trains with TensorFlow alone: set engine to tensorflow in parameters"):
+        runner.run(experiment(tmp_path, "fer2013.csv", CELLS[0]))
 
 
 def test_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):

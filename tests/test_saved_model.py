@@ -70,6 +70,13 @@ def test_missing_file_says_how_to_make_one(tmp_path):
         saved_model.load(tmp_path / "none.bin")
 
 
+def test_short_name_is_found_beside_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "fer2013").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert saved_model.find("fer2013") == saved_model.shipped("fer2013")
+    assert saved_model.find("fer2013/model.bin") == Path("fer2013/model.bin")
+
+
 def test_folder_in_place_of_a_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read .*: it is a folder, not a regular file"):
         saved_model.load(tmp_path)

@@ -21,6 +21,7 @@ from conftest import ROOT, command_line, run_script
 
 from ferkit.data.dataset import open_dataset
 from ferkit.errors import UserError
+from ferkit.flags import override
 from ferkit.learning.run import Run
 from ferkit.search import local
 from ferkit.search.folder import HERE, own
@@ -69,6 +70,16 @@ def run_of(dataset: Path, model: str = "slim", **changes: object) -> Run:
         open_dataset(dataset), ARCHITECTURES[model], network, HYPERPARAMS, replace(TRAINING, epochs=1), AUGMENTATION
     )
     return replace(run, **changes)
+
+
+def test_engine_of_the_trials_is_chosen_by_a_flag(drawn_dataset, tmp_path, monkeypatch, capsys):
+    training = override(TRAINING, parser().parse_args(["--engine=pytorch"]))
+    assert search_settings(run_of(drawn_dataset, training=training), OPTIMIZER)["training"]["engine"] == "pytorch"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([*TINY, "--engine=pytorch", f"--folder={drawn_dataset}"]) == 2
+    assert capsys.readouterr().err.startswith("error: engine=pytorch needs PyTorch: pip install torch")
+    assert not (tmp_path / "search").exists()
 
 
 @pytest.fixture

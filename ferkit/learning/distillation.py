@@ -35,7 +35,9 @@ class Teacher:
         found = find_teachers(path)
         if missing := [one for one in found if not Path(one).is_file()]:
             raise UserError(f"no teacher at {missing[0]}: name another --teacher, or copy it there")
-        self._models = {one: saved_model.load(one, threads=1) for one in found}  # the network needs the other cores
+        self._models = {  # one thread each, as the network needs the other cores
+            one: saved_model.load(one, threads=1, flag="--teacher") for one in found
+        }
         self._weights = found
         for name, model in self._models.items():
             if model.features not in ("none", kind):
@@ -96,10 +98,15 @@ def _facts_of(model: SavedModel) -> dict[str, Any]:
 
 
 def find_teachers(path: str) -> dict[str, int]:
-    """The paths of the files, and how much each counts; the included models are found from every working directory."""
+    """The paths of the files, and how much each counts; the included models are found from every working directory.
+
+    Raises UserError when no teacher is named.
+    """
+    if not path:
+        raise UserError("teacher_share is above 0, but no teacher is named: use --teacher=PATH, or --teacher_share=0")
     return {
         str(
-            saved_model.shipped("fer2013") if one == TEACHER and not Path(one).exists() else saved_model.find(one)
+            saved_model.shipped("fer2013") if one == TEACHER and not Path(one).is_file() else saved_model.find(one)
         ): weight
         for one, weight in ensemble.weights_of(path).items()
     }

@@ -27,6 +27,7 @@ class Run:
     training: Training
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     start: Start | None = None  # the saved model whose weights the network has at first
+    own_teachers: bool = False  # its teachers are networks that pytorch.TorchTraining is given, not saved models
 
     @property
     def steps_per_epoch(self) -> int:
@@ -44,7 +45,7 @@ class Run:
     @functools.cached_property
     def teacher(self) -> Teacher | None:
         """The teacher, loaded at the first access; None without one. Raises UserError when it cannot be used."""
-        if not self.hyperparams.teacher_share or not self.hyperparams.teacher:
+        if not self.hyperparams.teacher_share or self.own_teachers:
             return None
         teacher = Teacher(self.hyperparams.teacher, self.dataset.expressions, self.network.features)
         self.dataset.check_computed(teacher.feature_provenance, "the teacher's", "name another --teacher")

@@ -38,7 +38,7 @@ class Start:
 
     def __init__(self, path: str):
         self.path = saved_model.find(path)
-        model = saved_model.load(self.path)
+        model = saved_model.load(self.path, flag="--start_from")
         if "network" not in model.facts:
             raise UserError(f"{self.path} does not say what network it has: name another --start_from")
         self.expressions = model.expressions
