@@ -129,11 +129,18 @@ def written(path: str | Path) -> Iterator[None]:
 
 
 def check_replaceable(path: Path, shown: str | Path | None = None) -> None:
-    """Raises UserError when there is something at `path` that is no regular file. shown: the name for the message."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    """Raises UserError when there is something at `path` that is no regular file, and when it is no path for one.
+
+    shown: the name for the message.
+    """
+    try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise UserError(f"cannot write {shown or path}: {kind_of(mode)}: name another place")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise not_written(shown or path, error) from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"cannot write {shown or path}: {kind_of(mode)}: name another place")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:

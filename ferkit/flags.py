@@ -8,7 +8,6 @@ network = override(NETWORK, parser.parse_args(argv))
 import argparse
 import dataclasses
 import functools
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,6 @@ from ferkit.processes import available_cores, complain
 from ferkit.settings import check_types, choices_of
 
 Settings = TypeVar("Settings")
-_LONGEST_NAME = 255  # bytes of the name of a file, on all usual disks
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,8 +70,6 @@ def local_path(text: str) -> str:
     """Parses the name of a file or folder. An address is refused, and not repeated: it may have a password."""
     if re.match(r"[A-Za-z][\w+.-]+:/", text):
         raise argparse.ArgumentTypeError("it is an address, where the path of a file or folder belongs")
-    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
-        raise argparse.ArgumentTypeError(f"a name in it has more than {_LONGEST_NAME} letters")
     return path_or_address(text)
 
 

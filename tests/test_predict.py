@@ -291,6 +291,17 @@ def test_no_explanation_is_overwritten(albums, small_model, capsys):
     assert not (albums / "why").exists()
 
 
+def test_batch_goes_on_after_a_name_that_is_too_long_for_its_explanation(albums, small_model, capsys):
+    name = f"{'x' * 247}.png"
+    shutil.copy("taken", name)
+    images = name, "one/face.png"
+    assert main("--image", *images, "--explain", "why", "--model_path", small_model, "--processes=1") == 2
+    assert (
+        f"error: cannot write why/{name}_1_crop.png: File name too long: name another place" in capsys.readouterr().err
+    )
+    assert (albums / "why" / "face.png_1.png").exists()
+
+
 def test_boxes_of_a_very_large_picture_are_in_its_pixels(small_model, photo, monkeypatch, capsys):
     assert main("--image", photo, "--model_path", small_model, "--json") == 0
     whole = json.loads(capsys.readouterr().out)["faces"]
