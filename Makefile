@@ -20,7 +20,7 @@ setup: $(VENV)/.run  ## make .venv with all that the toolkit needs
 
 demo: $(VENV)/.predict  ## recognize the face of a portrait with the included model; needs no TensorFlow
 	@mkdir -p demo
-	$(BIN)/python predict.py --image $(PORTRAIT) --model_path=ferplus --output=demo/annotated.png
+	$(BIN)/python predict.py --image $(PORTRAIT) --model_path=mixed --output=demo/annotated.png
 	@echo 'Look at demo/annotated.png'
 
 web: $(VENV)/.predict  ## open a page in the browser that recognizes live; needs no TensorFlow

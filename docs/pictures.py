@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser().parse_args(argv)
-    recognizer, portrait = Recognizer("ferplus"), read_image(DOCS / "portrait.jpg")
+    recognizer, portrait = Recognizer("mixed"), read_image(DOCS / "portrait.jpg")
     found, (crop,) = recognizer.cut(portrait)
     (face,) = recognizer.classify(found, [crop])
     boxes, labels = [face.box], [label(face, True)]

@@ -19,7 +19,7 @@ from ferkit.learning.evaluation import metrics_text
 from ferkit.vision.pictures import read_image
 from model import ARCHITECTURES
 
-CARDS = [ROOT / "pretrained" / place / "README.md" for place in (".", "ferplus", "fer2013_large")]
+CARDS = [ROOT / "pretrained" / place / "README.md" for place in (".", "mixed", "ferplus", "fer2013_large")]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *CARDS]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 TABLES = load_script("docs/tables.py")
@@ -150,8 +150,8 @@ def test_accuracies_are_those_of_the_results_files():
 @pytest.mark.parametrize(
     "folder, page",
     [
-        ("pretrained/ferplus", "README.md"),
         ("pretrained/ferplus", "pretrained/ferplus/README.md"),
+        ("pretrained/mixed", "pretrained/mixed/README.md"),
         ("pretrained", "docs/experiment.md"),
         ("pretrained", "pretrained/README.md"),
     ],
@@ -185,7 +185,11 @@ def test_answer_in_the_readme_is_in_the_tables():
     tables = PAGES["docs/experiment.md"].split("<!-- results: begin -->")[1].split("<!-- results: end -->")[0]
     assert percentages(answer)
     for accuracy in percentages(answer):
-        assert f"**{accuracy}**" in tables, accuracy
+        assert f"**{accuracy}**" in tables or f"| {accuracy} |" in tables, accuracy
+    intervals = re.findall(r"(\d\.\d)(?: points)?\s+\((-?\+?\d\.\d to [-+]\d+\.\d)\)", answer)
+    assert len(intervals) >= 4
+    for points, interval in intervals:
+        assert f"| +{points} | {interval} |" in tables, interval
 
 
 # --- what is shown works ---------------------------------------------------------------------------------------------
@@ -280,7 +284,7 @@ def test_examples_in_python_run(page, number, example_files, monkeypatch, capsys
 
 
 def test_prediction_that_is_shown_is_that_of_the_portrait():
-    (face,) = Recognizer("ferplus").recognize(read_image(ROOT / "docs" / "portrait.jpg"))
+    (face,) = Recognizer("mixed").recognize(read_image(ROOT / "docs" / "portrait.jpg"))
     for page in ("README.md", "docs/predict.md"):
         ((expression, confidence),) = re.findall(r"Prediction: (\w+) \(confidence: (\d+\.\d)%\)", PAGES[page])
         assert expression == face.expression and float(confidence) == pytest.approx(100 * face.confidence, abs=0.5)
@@ -289,6 +293,18 @@ def test_prediction_that_is_shown_is_that_of_the_portrait():
 def test_documented_console_commands_exist():
     declared = set(re.findall(r"^(ferkit-[a-z]+) *=", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
     assert set(re.findall(r"`(ferkit-[a-z]+)`", PAGES["docs/python.md"])) == declared
+
+
+def test_readme_has_the_accuracies_of_every_included_model():
+    labels = {"ferplus": "labels of FER+", "mixed": "labels of FER+"}
+    own = "FER2013's own labels"
+    folders = {"fer2013": ROOT / "pretrained"}
+    for name in ("ferplus", "mixed", "fer2013", "fer2013_large"):
+        start = f"| `{name}`, {labels.get(name, own)} |"
+        (row,) = [line for line in PAGES["README.md"].splitlines() if line.startswith(start)]
+        files = [folders.get(name, ROOT / "pretrained" / name) / f"metrics{how}.json" for how in ("", "_augmented")]
+        splits = [json.loads(file.read_text())["splits"]["PrivateTest"] for file in files]
+        assert percentages(row) == [f"{split['accuracy']:.1%}" for split in splits]
 
 
 def test_figures_of_photographs_are_those_of_the_results_files():
@@ -301,5 +317,8 @@ def test_figures_of_photographs_are_those_of_the_results_files():
     for model, macro_recall in before:
         assert f"{macro_recall} with `{model}`" in card
     (row,) = [line for line in readme.splitlines() if line.startswith("| On photographs |")]
-    assert percentages(row) == [after["ferplus"][2], dict(before)["fer2013"]]
+    assert percentages(row) == [after["mixed"][2], dict(before)["fer2013"]]
+    mixed = " ".join(PAGES["pretrained/mixed/README.md"].split())
+    said = [after[name][2] for name in ("mixed", "ferplus", "fer2013")]
+    assert "a mean macro recall of {}, `ferplus` {} and `fer2013` {}.".format(*said) in mixed
     assert table in PAGES["pretrained/ferplus/README.md"], "run 'python docs/tables.py'"

@@ -12,7 +12,7 @@ from conftest import ROOT, run_script
 
 from experiments.record import LARGE_BATCHES
 from ferkit import Recognizer, saved_model
-from ferkit.constants import DEFAULT_MODEL, EMOTIONS, SHIPPED_MODELS
+from ferkit.constants import DEFAULT_MODEL, EMOTIONS, MIXTURES, SHIPPED_MODELS
 from ferkit.data.ferplus import majority, read_votes
 from ferkit.settings import upgraded
 from parameters import OWN_SETTINGS
@@ -26,7 +26,7 @@ ROWS = {"metrics": "as it is", "metrics_augmented": "with test-time augmentation
 
 
 def folder(name: str) -> Path:
-    return (ROOT / SHIPPED_MODELS[name]).parent
+    return (ROOT / SHIPPED_MODELS[name]).parent if name in SHIPPED_MODELS else ROOT / "pretrained" / name
 
 
 def metrics(name: str, file: str) -> dict:
@@ -85,6 +85,7 @@ def test_metrics_are_those_of_the_shipped_models(name, file):
     assert tuple(found["splits"][split]["count"] for split in SPLITS) == FACES[LABELS[name]], "the whole split"
 
 
+@pytest.mark.parametrize("name", [*SHIPPED_MODELS, *MIXTURES])
 def test_cards_say_what_the_metrics_say(name):
     lines = card(name).splitlines()
     for file, row in ROWS.items():
