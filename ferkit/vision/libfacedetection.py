@@ -99,7 +99,7 @@ def _direct(path: Path) -> Find | None:
 
 @contextlib.contextmanager
 def _one_thread(libraries: Sequence[ctypes.CDLL]) -> Iterator[None]:
-    """Lets OpenMP compute in one thread, also if another package had loaded it before: PyTorch brings one of its own."""
+    """Lets OpenMP compute in one thread, also if another package loaded it before: PyTorch brings one of its own."""
     found = [library for library in libraries if hasattr(library, "omp_set_num_threads")]
     before = [library.omp_get_max_threads() for library in found]
     for library in found:
