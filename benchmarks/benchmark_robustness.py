@@ -17,7 +17,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ferkit import saved_model
+from ferkit import ensemble
 from ferkit.data.dataset import open_dataset
 from ferkit.flags import add_flags, override
 from ferkit.learning.augmentation import augment
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flags(parser, VIDEO_PREDICTOR, "balance")
     parser.add_argument("--model_path", required=True, nargs="+", metavar="PATH", help="models of raw pixels")
     arguments = parser.parse_args(argv)
-    models = [saved_model.load(path) for path in arguments.model_path]
+    models = [ensemble.load(path) for path in arguments.model_path]
     dataset = open_dataset(override(DATASET, arguments).folder).labelled(override(TRAINING, arguments).labels)
     public = dataset.load("PublicTest", "none")
     balance = override(VIDEO_PREDICTOR, arguments).balance
