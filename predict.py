@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(description="Recognize the expression of every face in a picture.")
     parser.add_argument(
         "--image",
+        action="extend",
         nargs="+",
         required=True,
         type=path_or_address,

@@ -74,7 +74,7 @@ def weights_of(path: str | Path) -> dict[str, int]:
     text = str(path)
     if Path(text).is_file():
         return {text: 1}
-    names = MIXTURES.get(text, text).split(JOINED)
+    names = [name for part in text.split(JOINED) for name in MIXTURES.get(part, part).split(JOINED)]
     if "" in names:
         raise UserError(f"{text} does not name a model before and after each plus")
     return dict(Counter(names))

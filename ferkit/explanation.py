@@ -4,7 +4,8 @@
     evidence = explainer.activation_map(crop, "Happy")  # None for a network that has none
     evidence = explainer.occlusion_map(crop, "Happy")
 
-Evidence is measured in logarithms of probabilities: how much the expression's exceeds the mean over all expressions.
+Evidence is measured in logarithms: of activation maps, how much the expression's logit exceeds the mean over all
+expressions; of occlusion, of the odds of the expression, p / (1 - p).
 """
 
 import functools
@@ -24,7 +25,7 @@ from ferkit.vision.drawing import draw_text
 from ferkit.vision.pictures import write_image
 
 _PATCH, _STEP = 12, 4  # side and distance of the squares that are covered one after another, in pixels
-_LOWEST = 1e-6  # probabilities are raised to this value before their logarithms are taken
+_LOWEST = 1e-6  # least distance of a probability from 0 and 1, before its logarithm is taken
 _SIDE, _GAP, _TEXT = 288, 16, 30  # of the panels of a sheet, in pixels
 _FOR, _AGAINST = np.array([40.0, 40.0, 220.0]), np.array([220.0, 90.0, 30.0])  # BGR: red, blue
 
@@ -38,11 +39,12 @@ class Explainer:
     def __init__(self, model: SavedModel | Ensemble, features_of: Callable[[np.ndarray], np.ndarray]):
         self.model = model
         self.features_of = features_of
-        models = model.models if isinstance(model, Ensemble) else (model,)
-        self._activations = [ActivationMaps(one) for one in models]
+        self._models = model.models if isinstance(model, Ensemble) else (model,)
+        self._weights = model.weights if isinstance(model, Ensemble) else (1,)
+        self._activations = [ActivationMaps(one) for one in self._models]
 
     def activation_map(self, crop: np.ndarray, expression: str) -> np.ndarray | None:
-        """The class activation map (h, w): evidence of each cell; of several models, their mean, (48, 48).
+        """The class activation map (h, w): evidence of each cell; of several models, their weighted mean, (48, 48).
 
         With the bias, it adds up to the network's own. crop: (48, 48) uint8. None: see ActivationMaps.logits.
         """
@@ -50,13 +52,16 @@ class Explainer:
         found = [one for one in maps if one is not None]
         if len(found) < len(maps):
             return None
-        return found[0] if len(found) == 1 else np.mean([_spread(one) for one in found], axis=0)
+        if len(found) == 1:
+            return found[0]
+        return np.average([_spread(one) for one in found], axis=0, weights=self._weights)
 
     def occlusion_map(self, crop: np.ndarray, expression: str) -> np.ndarray:
         """How much evidence is lost where the crop is covered (Zeiler and Fergus, ECCV 2014): (48, 48).
 
         Grey squares of 12 pixels are laid over the crop every 4 pixels. A pixel's value is the mean over the squares
-        that cover it. Works with every network, and includes what landmarks and HOG see.
+        that cover it. Works with every network, and includes what landmarks and HOG see. Of several models, it is the
+        weighted mean.
         """
         corners = [
             (y, x) for y in range(0, IMAGE_SIZE - _PATCH + 1, _STEP) for x in range(0, IMAGE_SIZE - _PATCH + 1, _STEP)
@@ -64,8 +69,9 @@ class Explainer:
         covered = np.repeat(crop[None], len(corners) + 1, axis=0)  # the last one stays as it is
         for image, (y, x) in zip(covered, corners, strict=False):
             image[y : y + _PATCH, x : x + _PATCH] = round(float(crop.mean()))
-        logarithms = np.log(np.maximum(self.model.predict(covered, self.features_of(covered)), _LOWEST))
-        evidence = logarithms[:, self.model.expressions.index(expression)] - logarithms.mean(axis=1)
+        vectors = self.features_of(covered)
+        found = [_log_odds(model, covered, vectors, expression) for model in self._models]
+        evidence = np.average(found, axis=0, weights=self._weights)
         sums, counts = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE))
         for (y, x), value in zip(corners, evidence[:-1], strict=True):
             sums[y : y + _PATCH, x : x + _PATCH] += evidence[-1] - value
@@ -101,6 +107,13 @@ class ActivationMaps:
             return None
         cells = found[0]
         return cells[..., self._expressions.index(expression)] - cells.mean(axis=-1)
+
+
+def _log_odds(model: SavedModel, crops: np.ndarray, vectors: np.ndarray, expression: str) -> np.ndarray:
+    """The logarithm of p / (1 - p), where p is the probability of the expression (N,)."""
+    answers = model.predict(crops, vectors if model.features != "none" else vectors[:, :0])
+    share = np.clip(answers[:, model.expressions.index(expression)], _LOWEST, 1 - _LOWEST)
+    return np.log(share / (1 - share))
 
 
 def _spread(cells: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ferkit import features
-from ferkit.constants import IMAGE_SIZE, SHIPPED_MODELS
+from ferkit.constants import IMAGE_SIZE, MIXTURES, SHIPPED_MODELS
 from ferkit.errors import UserError
 from ferkit.files import check_replaceable, read_bytes, real_path, whole_file
 from ferkit.interpreter import SharedInterpreter
@@ -206,7 +206,7 @@ def load(path: str | Path, threads: int | None = None, flag: str = "--model_path
     except FileNotFoundError as error:
         raise UserError(
             f"no trained model at {path}: run 'python train.py --train=yes', or name another with {flag} "
-            f"(included: {', '.join(SHIPPED_MODELS)})"
+            f"(included: {', '.join((*MIXTURES, *SHIPPED_MODELS))})"
         ) from error
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as appendix:

@@ -64,9 +64,10 @@ def test_occlusion_finds_what_decides(monkeypatch):
     def predict(crops: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         assert vectors.shape == (len(crops), 2)
         happy, sad = crops[:, 36:, :12].mean(axis=(1, 2)) / 255, crops[:, :12, 36:].mean(axis=(1, 2)) / 255
-        return np.stack([np.ones(len(crops)), np.exp(happy), np.exp(sad)], axis=1)
+        powers = np.stack([np.ones(len(crops)), np.exp(happy), np.exp(sad)], axis=1)
+        return powers / powers.sum(axis=1, keepdims=True)
 
-    model = SimpleNamespace(flatbuffer=b"", expressions=EXPRESSIONS, predict=predict)
+    model = SimpleNamespace(flatbuffer=b"", expressions=EXPRESSIONS, features="landmarks", predict=predict)
     explainer = Explainer(model, lambda crops: np.zeros((len(crops), 2), np.float32))
     crop = np.zeros((48, 48), np.uint8)
     crop[36:, :12] = crop[:12, 36:] = 255

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferkit import saved_model
+from ferkit import ensemble, saved_model
 from ferkit.data.dataset import Dataset, Split
 from ferkit.errors import UserError
 from ferkit.learning.scaling import Scaling
@@ -37,6 +37,8 @@ class Start:
     """
 
     def __init__(self, path: str):
+        if len(ensemble.weights_of(path)) > 1:
+            raise UserError(f"{path} are several models: name one with --start_from")
         self.path = saved_model.find(path)
         model = saved_model.load(self.path, flag="--start_from")
         if "network" not in model.facts:

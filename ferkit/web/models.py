@@ -51,4 +51,6 @@ class Models:
 
     def title(self, name: str) -> str:
         """A few words about a model, for people to choose from."""
-        return _TITLES.get(name, f"Your own: {self._chosen.model_path.name}")
+        own = self._chosen.model_path
+        several = len(weights_of(own)) > 1
+        return _TITLES.get(name, f"Together: {own}" if several else f"Your own: {own.name}")
