@@ -120,7 +120,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def frames_logged(folder: Path) -> int:
-    return len({row.split(",")[1] for row in (folder / "faces.csv").read_text().splitlines()[1:]})
+    log = folder / "faces.csv"  # is there from the first frame on
+    return len({row.split(",")[1] for row in log.read_text().splitlines()[1:]}) if log.exists() else 0
 
 
 def frames_when_it_stands_still(folder: Path) -> int:
