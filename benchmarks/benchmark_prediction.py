@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ferkit import features, saved_model
+from ferkit import ensemble, features
 from parameters import DATASET, TRAINING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ def main() -> int:
     cold = timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), repeats=7)
     print(f"predict.py from start to end: {cold:.2f} s")
 
-    model = saved_model.load(arguments.model_path)
+    model = ensemble.load(arguments.model_path)
     faces = np.random.default_rng(0).integers(0, 256, (1, 48, 48), dtype=np.uint8)
     vectors = features.extract(faces, model.features, DATASET.shape_predictor_path)
     if model.features != "none":
